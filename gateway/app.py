@@ -1,0 +1,219 @@
+"""The composition root: settings, policies and a clock in, a running gateway out.
+
+Everything that is real is chosen here and nowhere else: the clock, the randomness of request ids, the
+transport, the files that are read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+from structlog.typing import FilteringBoundLogger
+
+from gateway.admin.web import admin
+from gateway.config.load import load
+from gateway.config.settings import Settings
+from gateway.core.policy import Policies
+from gateway.edge.server import Running, bind, listening
+from gateway.edge.web import Cors, Web, WebConfig
+from gateway.exchange import Clock, Exchange, Rules
+from gateway.identity.keysets import KeyFile, KeySetError
+from gateway.identity.tokens import Issuer, Verifier
+from gateway.observe.logs import logger
+from gateway.observe.metrics import Metrics
+from gateway.observe.observer import Observer
+from gateway.stores.memory import MemoryStore
+from gateway.upstream.accounts import Account, Accounts, AppKey, Discovery
+from gateway.upstream.protection import Protection
+from gateway.upstream.transport import HttpUpstream, Limits, fetcher
+
+#: How long an idle connection to the upstream is kept; shorter than what servers usually allow.
+UPSTREAM_IDLE_S = 15.0
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a gateway is made of. `warnings` are for the operator to see."""
+
+    settings: Settings
+    policies: Policies
+    key_files: Mapping[str, KeyFile]
+    warnings: tuple[str, ...] = ()
+
+
+class Misconfigured(Exception):
+    """The configuration was refused; `mistakes` has a line for each thing that is wrong with it."""
+
+    def __init__(self, mistakes: tuple[str, ...]) -> None:
+        self.mistakes = mistakes
+        super().__init__("\n".join(mistakes))
+
+
+def configure(path: Path, environ: Mapping[str, str]) -> Configuration:
+    """All that the file at `path` and the environment say. Raises Misconfigured with every mistake."""
+    loaded = load(path, environ)
+    lines = tuple(str(mistake) for mistake in loaded.mistakes)
+    if loaded.settings is None or loaded.policies is None:
+        raise Misconfigured(lines)
+    key_files: dict[str, KeyFile] = {}
+    faults: list[str] = []
+    for issuer in loaded.settings.issuers:
+        source = issuer.jwks or issuer.secret_file
+        assert source is not None  # noqa: S101 - the settings have one of the two
+        try:
+            key_files[issuer.issuer] = KeyFile(
+                source, frozenset(issuer.algorithms), "keys" if issuer.jwks else "secret"
+            )
+        except KeySetError as error:
+            faults.extend(error.faults)
+    if faults:
+        raise Misconfigured((*lines, *faults))
+    return Configuration(loaded.settings, loaded.policies, key_files, lines)
+
+
+class Gateway:
+    """One gateway, wired but not listening."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        clock: Clock | None = None,
+        log: FilteringBoundLogger | None = None,
+    ) -> None:
+        settings = configuration.settings
+        clock = clock or SystemClock()
+        self.settings = settings
+        self.metrics = Metrics()
+        self.ready = False
+        self._configuration = configuration
+        self._log = log or logger(settings.log_level)
+        limits = Limits(
+            settings.upstream.deadline_ms / 1000,
+            settings.upstream.max_connections,
+            settings.upstream.max_answer_bytes,
+        )
+        self.transport = httpx2.AsyncHTTPTransport(
+            trust_env=False,
+            limits=httpx2.Limits(
+                max_connections=limits.max_connections,
+                max_keepalive_connections=limits.max_connections,
+                keepalive_expiry=UPSTREAM_IDLE_S,
+            ),
+        )
+        rules = Rules(
+            configuration.policies,
+            frozenset(settings.accounts),
+            settings.default_representation,
+            settings.upstream.stale_after_ms / 1000,
+        )
+        self.exchange = Exchange(
+            rules=lambda: rules,
+            clock=clock,
+            verifier=Verifier(_issuers(configuration), clock.wall),
+            store=MemoryStore(settings.cache.max_bytes, clock.now),
+            upstream=HttpUpstream(_accounts(settings, self.transport, limits), self.transport, limits),
+            protection=Protection(clock.now, settings.upstream.max_pause_ms / 1000),
+            observer=Observer(self.metrics, self._log),
+        )
+        self.metrics.flights = lambda: len(self.exchange.flights)
+        self.web = Web(self.exchange.answer, _web_config(settings), lambda: secrets.token_hex(8), clock.wall)
+        self.admin = admin(lambda: self.ready, self.metrics.exposition)
+
+    def read_keys_again(self) -> None:
+        """Look at the key files; a set that changed takes effect, one that is unfit is logged and refused."""
+        for issuer, key_file in self._configuration.key_files.items():
+            outcome = key_file.refresh()
+            if isinstance(outcome, KeySetError):
+                self.metrics.reload_failures += 1
+                self._log.error("keys refused", issuer=issuer, faults=outcome.faults)
+            elif outcome is not None:
+                self._log.info("keys changed", issuer=issuer)
+
+    async def keep_reading(self) -> None:
+        """Look at the files every `reload_s`, for ever."""
+        while True:
+            await asyncio.sleep(self.settings.reload_s)
+            self.read_keys_again()
+
+    async def drain(self) -> None:
+        """Let what flies land, then close the way to the upstream."""
+        await self.exchange.flights.drain(self.settings.drain_s)
+        await self.transport.aclose()
+
+
+@contextlib.asynccontextmanager
+async def running(gateway: Gateway) -> AsyncIterator[Running]:
+    """The gateway, listening where its settings say, while the block runs. Raises CannotListen."""
+    settings = gateway.settings
+    public = bind(settings.listen.host, settings.listen.port)
+    try:
+        private = bind(settings.admin_listen.host, settings.admin_listen.port)
+    except BaseException:
+        public.close()
+        raise
+    reading = asyncio.create_task(gateway.keep_reading())
+    try:
+        listeners = listening(
+            (gateway.web, public), (gateway.admin, private), settings.drain_s, gateway.drain
+        )
+        async with listeners as addresses:
+            gateway.ready = True
+            yield addresses
+            gateway.ready = False
+    finally:
+        reading.cancel()
+
+
+def _issuers(configuration: Configuration) -> list[Issuer]:
+    return [
+        Issuer(
+            said.issuer,
+            said.audience,
+            frozenset(said.algorithms),
+            configuration.key_files[said.issuer],
+            said.leeway_s,
+        )
+        for said in configuration.settings.issuers
+    ]
+
+
+def _accounts(settings: Settings, transport: httpx2.AsyncHTTPTransport, limits: Limits) -> Accounts:
+    accounts = {
+        name: Account(name, AppKey(said.app_key_file.read_text().strip()), said.upstream)
+        for name, said in settings.accounts.items()
+    }
+    return Accounts(
+        accounts,
+        Discovery(settings.discovery.url, settings.discovery.allowed_domains),
+        settings.public_url,
+        settings.link_hosts,
+        fetcher(transport, limits),
+    )
+
+
+def _web_config(settings: Settings) -> WebConfig:
+    origins = frozenset(origin.encode() for origin in settings.cors.origins)
+    return WebConfig(
+        urlsplit(settings.public_url).path.encode(),
+        Cors(origins, settings.cors.max_age_s),
+        settings.max_body_bytes,
+        settings.default_representation,
+    )

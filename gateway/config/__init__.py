@@ -1,0 +1,1 @@
+"""Files and environment in, frozen values out, or every mistake at once."""

@@ -1,0 +1,157 @@
+"""Models say what may be written; their complaints become mistakes in plain words."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from gateway.config.documents import Document
+from gateway.config.mistakes import KeyPath, Mistake, dotted, shown
+
+M = TypeVar("M", bound="Model")
+
+#: What pydantic's own complaints mean to an operator. The rest comes from `wrong`.
+_WORDS = {
+    "missing": "a value",
+    "model_type": "a map",
+    "dict_type": "a map",
+    "mapping_type": "a map",
+    "tuple_type": "a list",
+    "frozen_set_type": "a list",
+    "too_short": "at least one entry",
+}
+
+
+class Model(BaseModel):
+    """A part of a document: no unknown keys, and nothing changes afterwards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def wrong(expected: str, *, got: str | None = None, at: KeyPath = ()) -> NoReturn:
+    """Refuse a value from inside a validator. `at` leads from the validated value to the culprit."""
+    raise PydanticCustomError("wrong", "{expected}", {"expected": expected, "got": got, "at": at})
+
+
+def context_of(info: ValidationInfo) -> Mapping[str, Any]:
+    """What `check` was given for its validators."""
+    return info.context or {}
+
+
+def whole(low: int, high: int) -> PlainValidator:
+    """A whole number within bounds, both included."""
+
+    def read(value: object) -> int:
+        if type(value) is int and low <= value <= high:
+            return value
+        return wrong(f"a whole number from {low} to {high}")
+
+    return PlainValidator(read)
+
+
+def text(expected: str, pattern: str) -> PlainValidator:
+    """A text that matches a pattern as a whole."""
+    compiled = re.compile(pattern)
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value.isprintable() and compiled.fullmatch(value):
+            return value
+        return wrong(expected)
+
+    return PlainValidator(read)
+
+
+def one_of(words: Iterable[str], convert: Callable[[str], object] = str) -> PlainValidator:
+    """One of some words."""
+    known = tuple(words)
+
+    def read(value: object) -> object:
+        return convert(value) if isinstance(value, str) and value in known else wrong(_either(known))
+
+    return PlainValidator(read)
+
+
+def _flag(value: object) -> bool:
+    return value if isinstance(value, bool) else wrong("true or false")
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else wrong("a list")
+
+
+#: true or false, and nothing that pydantic would take for one.
+FLAG = PlainValidator(_flag)
+#: In front of every list: pydantic takes a map for a list of its keys.
+LISTED = BeforeValidator(_listed)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: `localhost`, 127.0.0.0/8 or ::1 (RFC 6761 §6.3, RFC 6890)."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check(model: type[M], document: Document, at: KeyPath, context: Mapping[str, Any]) -> M | list[Mistake]:
+    """Make a model of the part of a document at `at`, or say all that is wrong with it."""
+    part: Any = document.data
+    for step in at:
+        part = part[step]
+    try:
+        return model.model_validate(part, context=dict(context))
+    except ValidationError as errors:
+        details = errors.errors(include_url=False)
+        return [_mistake(model, document, at, error) for error in details]
+
+
+def _mistake(model: type[Model], document: Document, at: KeyPath, error: ErrorDetails) -> Mistake:
+    kind, context = error["type"], error.get("ctx", {})
+    loc = tuple(step for step in error["loc"] if step != "[key]") + tuple(context.get("at", ()))
+    path = at + loc
+    if kind == "extra_forbidden":
+        return document.mistake(path, _likely(str(loc[-1]), _fields(model, loc[:-1])), dotted(loc[-1:]))
+    expected = context.get("expected") or _WORDS.get(kind, error["msg"])
+    if kind == "missing":
+        return document.mistake(path, expected, "nothing")
+    return document.mistake(path, expected, context.get("got") or _got(kind, path, error["input"]))
+
+
+def _got(kind: str, path: KeyPath, value: object) -> str:
+    if kind == "too_short":
+        return "none"
+    # Where a map or a list belongs, a text may be anything, a secret included.
+    return "a text" if kind in _WORDS and isinstance(value, str) else shown(path, value)
+
+
+def _fields(model: type[Model], loc: KeyPath) -> tuple[str, ...]:
+    """The names that the model at `loc` knows."""
+    steps = iter(loc)
+    for step in steps:
+        annotation = model.model_fields[str(step)].annotation
+        model = _model_in(annotation) or model
+        if get_origin(annotation) in (Mapping, tuple):
+            next(steps, None)
+    return tuple(model.model_fields)
+
+
+def _model_in(annotation: object) -> type[Model] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation
+    return next((model for inner in get_args(annotation) if (model := _model_in(inner))), None)
+
+
+def _likely(key: str, known: tuple[str, ...]) -> str:
+    """What somebody who wrote an unknown key may have meant."""
+    return _either(difflib.get_close_matches(key, known, n=1) or known)
+
+
+def _either(words: Iterable[str]) -> str:
+    listed = ", ".join(words)
+    return f"one of {listed}" if "," in listed else listed

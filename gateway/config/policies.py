@@ -1,0 +1,328 @@
+"""`policies/` as values: the resources that exist, and what each client may do.
+
+The files can narrow what the gateway does, never widen it; the outer bounds are the tables at the top.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WrapValidator, model_validator
+
+from gateway.config.checking import FLAG, LISTED, Model, check, context_of, one_of, text, whole, wrong
+from gateway.config.documents import Document, read_file, reason_of
+from gateway.config.mistakes import Mistake, dotted, shown, tidy
+from gateway.core.messages import Representation
+from gateway.core.paths import DROPPED
+from gateway.core.policy import ACTIONS, CacheRule, Client, Policies, Resource
+
+M = TypeVar("M", bound=Model)
+
+#: What the values of a query name can be. A pattern must match the whole decoded value.
+PATTERNS: Mapping[str, re.Pattern[str]] = {
+    "digits": re.compile(r"[0-9]{1,18}"),
+    "seconds": re.compile(r"[0-9]{1,4}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2}|86400"),
+    "bool": re.compile(r"true|false"),
+    "token": re.compile(r"[A-Za-z0-9_.-]{1,128}"),
+    "ip": re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}|(?=[0-9A-Fa-f.]*:)[0-9A-Fa-f:.]{2,45}"),
+    "text": re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,256}"),
+}
+
+#: What every resource takes, and these come first.
+COMMON_QUERY: Mapping[str, re.Pattern[str]] = {"v": re.compile(r"1"), "NC": PATTERNS["bool"]}
+
+#: The actions a method can take, for paths of a chat (True) and of an account (False).
+_ACTIONS_OF: Mapping[tuple[bool, str], tuple[str, ...]] = {
+    (True, "GET"): ("chat:read",),
+    (True, "POST"): ("chat:write",),
+    (True, "PUT"): ("chat:write",),
+    (False, "GET"): ("account:read",),
+    (False, "POST"): ("account:write", "chat:start"),
+    (False, "PUT"): ("account:write",),
+}
+
+# A tunnel for whole requests and the page that opens it: both defeat every rule that stands here.
+_NEVER = frozenset({"js2rest", "hcp"})
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_NAMED = "a name of a letter and up to 63 letters, digits, - and _"
+
+
+def _path(value: object) -> tuple[str, ...]:
+    if value == "":
+        return ()
+    segments = tuple(value.split("/")) if isinstance(value, str) else ()
+    if not _NEVER.isdisjoint(re.split(r"[/.]", str(value).lower())):
+        wrong("no path with js2rest or hcp, which would let requests around these rules")
+    names = [segment for segment in segments if segment not in {"{chat}", "{event}"}]
+    if not names or not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(\.json)?", name) for name in names):
+        wrong("a path of names (letters and digits) with / between them")
+    if "{chat}" in segments and (
+        segments[0] != "chat" or segments.index("{chat}") != 1 or segments.count("{chat}") > 1
+    ):
+        wrong("{chat} only right after a leading chat/")
+    if any(
+        here == "{event}" and before != "events"
+        for before, here in zip(("", *segments), segments, strict=False)
+    ):
+        wrong("{event} only right after events/")
+    if any("." in segment for segment in segments[:-1]):
+        wrong(".json only at the end")
+    return segments
+
+
+def _chosen_methods(methods: Mapping[str, str]) -> Mapping[str, str]:
+    if "HEAD" in methods:
+        wrong("no HEAD, which goes with GET", got="HEAD", at=("HEAD",))
+    for method in methods:
+        if method not in {"GET", "POST", "PUT"}:
+            wrong("one of GET, POST, PUT", got=shown((), method), at=(method,))
+    return methods
+
+
+def _known_query(query: Mapping[str, str]) -> Mapping[str, str]:
+    for name in query:
+        if name in COMMON_QUERY:
+            wrong("no v and NC, which every resource takes", got=name, at=(name,))
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or name in DROPPED:
+            wrong(
+                "the name of a query parameter (letters and digits, and none that is dropped)",
+                got=shown((), name),
+                at=(name,),
+            )
+    return query
+
+
+class TtlMs(Model):
+    """For how long an answer is fresh, by the state of its chat."""
+
+    # The vendor tells clients to poll each 30 s, and a chat dies 40 s after its last request: what is left
+    # of the ten seconds, less two for the way, is all that an answer may be kept.
+    waiting: Annotated[int, whole(1, 8_000)]
+    chatting: Annotated[int, whole(1, 8_000)]
+    # An ended chat has no life to keep, but turns into 404 some time later.
+    ended: Annotated[int, whole(1, 30_000)]
+
+
+class CacheRow(Model):
+    """The cache rule of a resource."""
+
+    ttl_ms: TtlMs
+    stale_ms: Annotated[int, whole(0, 8_000)] = 0
+    volatile: Annotated[
+        tuple[Annotated[str, text("the name of a field", r"[A-Za-z][A-Za-z0-9]{0,63}")], ...], LISTED
+    ] = ()
+
+    def rule(self) -> CacheRule:
+        ttl_s = {state: ms / 1000 for state, ms in self.ttl_ms.model_dump().items()}
+        return CacheRule(ttl_s, self.stale_ms / 1000, frozenset(self.volatile))
+
+
+class ResourceRow(Model):
+    """One row of `resources.yaml`."""
+
+    path: Annotated[tuple[str, ...], PlainValidator(_path)]
+    methods: Annotated[
+        Mapping[str, Annotated[str, one_of(ACTIONS)]], Field(min_length=1), AfterValidator(_chosen_methods)
+    ]
+    query: Annotated[Mapping[str, Annotated[str, one_of(PATTERNS)]], AfterValidator(_known_query)] = {}
+    representations: Annotated[
+        tuple[
+            Annotated[Representation, one_of([kind.value for kind in Representation], Representation)], ...
+        ],
+        LISTED,
+        Field(min_length=1),
+    ] = tuple(Representation)
+    coalesce: Annotated[bool | None, FLAG] = None
+    cache: CacheRow | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for method, action in self.methods.items():
+            allowed = _ACTIONS_OF["{chat}" in self.path, method]
+            if action not in allowed:
+                wrong(" or ".join(allowed), got=action, at=("methods", method))
+        for key in ("cache", "coalesce"):
+            if getattr(self, key) and "GET" not in self.methods:
+                wrong("no such key without GET: only reads are kept and shared", got=key, at=(key,))
+        if self.cache and self.coalesce is False:
+            wrong("true, as the resource is cached", got="false", at=("coalesce",))
+        if (
+            self.path[-1:]
+            and self.path[-1].endswith(".json")
+            and self.representations != (Representation.JSON,)
+        ):
+            wrong("[json], as the path ends in .json", got="others", at=("representations",))
+        return self
+
+    def resource(self, name: str) -> Resource:
+        query = {**COMMON_QUERY, **{key: PATTERNS[pattern] for key, pattern in self.query.items()}}
+        rule = self.cache.rule() if self.cache else None
+        coalesce = self.coalesce if self.coalesce is not None else rule is not None
+        return Resource(name, self.path, self.methods, query, self.representations, coalesce, rule)
+
+
+def _match(value: object, info: ValidationInfo) -> Mapping[str, str | int | bool]:
+    if not isinstance(value, dict):
+        wrong("a map of claims, iss among them")
+    for claim, wanted in value.items():
+        if not claim or len(claim) > 128 or not claim.isprintable():
+            wrong("the name of a claim", got=shown((), claim))
+        if isinstance(wanted, str) and 0 < len(wanted) <= 1024:
+            continue
+        if claim in {"iss", "sub", "jti"} or not isinstance(wanted, int):
+            kinds = "a text" if claim in {"iss", "sub", "jti"} else "a text, a whole number, true or false"
+            wrong(kinds, got=shown((claim,), wanted), at=(claim,))
+    issuers: frozenset[str] = context_of(info)["issuers"]
+    if "iss" not in value:
+        wrong("iss among the claims", got="none")
+    if value["iss"] not in issuers:
+        wrong("an issuer of the settings", got=shown(("iss",), value["iss"]), at=("iss",))
+    return value
+
+
+def _accounts(value: object, handler: Callable[[object], tuple[str, ...]], info: ValidationInfo) -> object:
+    if value == "*":
+        return None
+    if not isinstance(value, list):
+        wrong('a list of accounts of the settings, or "*"')
+    if not value:
+        wrong('at least one account, or "*"', got="none")
+    accounts = handler(value)
+    for index, account in enumerate(accounts):
+        if account not in context_of(info)["accounts"]:
+            wrong("an account of the settings", got=shown((), account), at=(index,))
+    return accounts
+
+
+class ClientRow(Model):
+    """One client of `clients/*.yaml`."""
+
+    match: Annotated[Mapping[str, str | int | bool], PlainValidator(_match)]
+    accounts: Annotated[
+        tuple[Annotated[str, text("an account id in quotes", r".*")], ...] | None,
+        WrapValidator(_accounts),
+    ]
+    allow: Annotated[tuple[Annotated[str, one_of(ACTIONS)], ...], LISTED, Field(min_length=1)]
+
+    def client(self, name: str) -> Client:
+        accounts = None if self.accounts is None else frozenset(self.accounts)
+        return Client(name, self.match, accounts, frozenset(self.allow))
+
+
+def load_policies(
+    folder: Path, accounts: frozenset[str], issuers: frozenset[str], version: int, *, shown_as: str = ""
+) -> tuple[Policies | None, tuple[Mistake, ...]]:
+    """Read `resources.yaml` and `clients/*.yaml`; no policies if a mistake is more than a warning.
+
+    `shown_as` stands before the files' names in the mistakes.
+    """
+    resources, mistakes = _resources(folder / "resources.yaml", f"{shown_as}resources.yaml")
+    clients, more = _clients(
+        folder / "clients", f"{shown_as}clients", {"accounts": accounts, "issuers": issuers}
+    )
+    told = tidy(mistakes + more)
+    if any(mistake.severity == "error" for mistake in told):
+        return None, told
+    return Policies(version, tuple(resources), tuple(clients)), told
+
+
+def _resources(path: Path, name: str) -> tuple[list[Resource], list[Mistake]]:
+    document, rows, mistakes = _rows(path, name, "resources", ResourceRow, {})
+    taken: dict[str, str] = {}
+    for key, row in rows.items():
+        place = "/".join(row.path).removesuffix(".json")
+        if place in taken:
+            expected = f"each path once (first in {dotted(('resources', taken[place]))})"
+            mistakes.append(document.mistake(("resources", key, "path"), expected, repr("/".join(row.path))))
+        taken.setdefault(place, key)
+    # Names before ids: `chat/availability` is no chat, wherever it stands in the file.
+    ordered = sorted(rows.items(), key=lambda item: [segment.startswith("{") for segment in item[1].path])
+    return [row.resource(key) for key, row in ordered], mistakes
+
+
+def _clients(folder: Path, name: str, context: Mapping[str, Any]) -> tuple[list[Client], list[Mistake]]:
+    try:
+        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except (OSError, ValueError) as error:
+        return [], [Mistake(name, 0, "", "a readable folder", reason_of(error))]
+    found: dict[str, tuple[Client, Document]] = {}
+    mistakes: list[Mistake] = []
+    for path in files:
+        if path.suffix == ".yml":
+            mistakes.append(Mistake(f"{name}/{path.name}", 0, "", "a name that ends in .yaml", ".yml"))
+        if path.suffix != ".yaml":
+            continue
+        document, rows, more = _rows(path, f"{name}/{path.name}", "clients", ClientRow, context)
+        mistakes += more
+        for key, row in rows.items():
+            if key in found:
+                file, line = found[key][1].where(("clients", key))
+                mistakes.append(
+                    document.mistake(
+                        ("clients", key), f"each client once (first in {file}:{line})", "it again"
+                    )
+                )
+            else:
+                found[key] = row.client(key), document
+    if not found and not mistakes:
+        mistakes.append(Mistake(name, 0, "", "a file *.yaml with a client", "none"))
+    return [client for client, _ in found.values()], mistakes + _overlaps(list(found.values()))
+
+
+def _overlaps(clients: Sequence[tuple[Client, Document]]) -> list[Mistake]:
+    """A warning for each two clients that one token can match."""
+    warnings = []
+    for (first, its_document), (second, document) in combinations(clients, 2):
+        if any(
+            _differ(first.match[claim], second.match[claim])
+            for claim in first.match.keys() & second.match.keys()
+        ):
+            continue
+        there, line = its_document.where(("clients", first.name, "match"))
+        expected = (
+            f"a claim that differs from {first.name} ({there}:{line}): tokens that match both are refused"
+        )
+        file, line = document.where(("clients", second.name, "match"))
+        key = dotted(("clients", second.name, "match"))
+        warnings.append(Mistake(file, line, key, expected, "none", severity="warning"))
+    return warnings
+
+
+def _differ(one: str | int | bool, other: str | int | bool) -> bool:
+    # In Python, True equals 1.
+    return type(one) is not type(other) or one != other
+
+
+def _rows(
+    path: Path,
+    name: str,
+    section: Literal["resources", "clients"],
+    model: type[M],
+    context: Mapping[str, Any],
+) -> tuple[Document, dict[str, M], list[Mistake]]:
+    """The valid rows of a file that is one map of named rows."""
+    document, mistakes = read_file(path, name)
+    rows: dict[str, M] = {}
+    if document.data is None and mistakes:
+        return document, rows, mistakes
+    sections = document.data if isinstance(document.data, dict) else {}
+    table = sections.get(section)
+    if not isinstance(table, dict) or not table:
+        got = "an empty one" if table == {} else shown((), table)
+        return document, rows, [*mistakes, document.mistake((section,), "a map with at least one name", got)]
+    mistakes += [document.mistake((key,), section, dotted((key,))) for key in sections if key != section]
+    for key in table:
+        if not _NAME.fullmatch(key):
+            mistakes.append(document.mistake((section, key), _NAMED, shown((), key)))
+            continue
+        row = check(model, document, (section, key), context)
+        if isinstance(row, list):
+            mistakes += row
+        else:
+            rows[key] = row
+    return document, rows, mistakes

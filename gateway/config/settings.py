@@ -1,0 +1,274 @@
+"""`gateway.yaml` as values.
+
+Every name, bound and default of the file is here, and each is explained in docs/configuration.md. Units stand
+in the names. Paths are relative to the folder of the file, which validation gets as its context.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
+
+from gateway.config.checking import FLAG, LISTED, Model, context_of, is_loopback, one_of, text, whole, wrong
+from gateway.config.documents import content_of
+from gateway.config.mistakes import quoted
+from gateway.core.messages import Representation
+
+DEFAULT_POLICIES = "policies"
+ASYMMETRIC = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+SYMMETRIC = "HS256"
+
+_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+_AUTHORITY = re.compile(rf"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>{_HOST}))(?::(?P<port>[0-9]{{1,5}}))?")
+_URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<path>(?:/[^?#]*)?)")
+# Browsers leave these ports out, so an origin with one would never be met.
+_DEFAULT_PORT = r"(?!https://.*:443\Z|http://.*:80\Z)"
+_PREFIX = r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. Port 0 lets the system choose; an IPv6 host stands here without its brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _authority(value: str) -> tuple[str, int | None] | None:
+    """Host, without brackets, and port; None if it is not one of these (RFC 3986 §3.2)."""
+    found = _AUTHORITY.fullmatch(value)
+    if found is None or int(found["port"] or 0) > 65535 or (found["six"] and not _is_ipv6(found["six"])):
+        return None
+    return found["six"] or found["name"], int(found["port"]) if found["port"] else None
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
+
+
+def _address(value: object) -> Address:
+    found = _authority(value) if isinstance(value, str) else None
+    if found is None or found[1] is None:
+        wrong("host:port, with an IPv6 host in brackets")
+    return Address(found[0], found[1])
+
+
+def _url(value: object, expected: str) -> tuple[str, str]:
+    """The origin, in lower case, and the path of a URL that has no user, query or fragment."""
+    found = _URL.fullmatch(value) if isinstance(value, str) else None
+    if found is None or _authority(found["authority"]) is None:
+        wrong(expected)
+    return f"{found['scheme']}://{found['authority'].lower()}", found["path"].rstrip("/")
+
+
+def _public_url(value: object) -> str:
+    expected = "an http or https URL without query, fragment and dots in its path"
+    origin, path = _url(value, expected)
+    return origin + path if re.fullmatch(_PREFIX, path) else wrong(expected)
+
+
+def _origin(value: object) -> str:
+    expected = "an https URL without a path, as https://host or https://host:port"
+    origin, path = _url(value, expected)
+    return wrong(expected) if path else origin
+
+
+def _encrypted(origin: str) -> bool:
+    url = urlsplit(origin)
+    return url.scheme == "https" or is_loopback(url.hostname or "")
+
+
+def _encrypted_origin(value: object) -> str:
+    origin = _origin(value)
+    return origin if _encrypted(origin) else wrong("an https URL (plain http for loopback hosts only)")
+
+
+def _path(value: object, info: ValidationInfo) -> Path:
+    """A path as it is seen from the folder of `gateway.yaml`."""
+    if not isinstance(value, str) or not value or not value.isprintable():
+        wrong("the path of a file")
+    return Path(context_of(info)["folder"], value)
+
+
+def is_folder(base: Path, name: object) -> bool:
+    """Whether a setting names a folder."""
+    try:
+        return isinstance(name, str) and name.isprintable() and name != "" and (base / name).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _folder(value: object, info: ValidationInfo) -> Path:
+    base: Path = context_of(info)["folder"]
+    return base / str(value) if is_folder(base, value) else wrong("the path of a folder")
+
+
+def _readable(path: Path) -> Path:
+    content = content_of(path, 1_000_000)
+    return path if isinstance(content, bytes) else wrong("the path of a readable file", got=content)
+
+
+def _app_key_file(path: Path) -> Path:
+    content = content_of(path, 1_000)
+    if isinstance(content, str):
+        wrong("the path of a readable file", got=content)
+    if not re.fullmatch(rb"[!-~]{1,256}", content.removesuffix(b"\n").removesuffix(b"\r")):
+        wrong(
+            "a file with one line of 1 to 256 printable ASCII characters without spaces",
+            got="one with something else" if content.strip() else "an empty one",
+        )
+    return path
+
+
+def _unique(issuers: tuple[Issuer, ...]) -> tuple[Issuer, ...]:
+    names = [issuer.issuer for issuer in issuers]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            expected = f"each issuer once (first in issuers.{names.index(name)})"
+            wrong(expected, got=quoted(name), at=(index, "issuer"))
+    return issuers
+
+
+Host = Annotated[
+    str,
+    text("a host name in lower case, or *. and a domain", rf"(?=[^A-Z]+\Z)(?:\*\.)?{_HOST}"),
+]
+Hosts = Annotated[tuple[Host, ...], LISTED, Field(min_length=1)]
+AccountId = Annotated[str, text("an account id of 1 to 64 letters and digits", r"[A-Za-z0-9]{1,64}")]
+Name = Annotated[str, text("a text of 1 to 256 printable characters", r".{1,256}")]
+Origin = Annotated[
+    str,
+    text(
+        "an origin, exactly as browsers send it: scheme://host or scheme://host:port",
+        _DEFAULT_PORT + rf"(?=[^A-Z]+\Z)[a-z][a-z0-9+.-]*://(?:{_HOST}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?",
+    ),
+]
+File = Annotated[Path, PlainValidator(_path), AfterValidator(_readable)]
+
+
+class Account(Model):
+    """One account of the chat service, with a fixed upstream or one that is discovered."""
+
+    upstream: Annotated[str | None, PlainValidator(_origin)] = None
+    discover: Annotated[bool, FLAG] = False
+    app_key_file: Annotated[Path, PlainValidator(_path), AfterValidator(_app_key_file)]
+    allow_plain_http: Annotated[bool, FLAG] = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.upstream is None) != self.discover:
+            wrong("either upstream or discover: true", got="both" if self.upstream else "neither")
+        if self.upstream and not self.allow_plain_http and not _encrypted(self.upstream):
+            expected = "an https URL, or allow_plain_http: true (http to loopback hosts needs none)"
+            wrong(expected, got=quoted(self.upstream), at=("upstream",))
+        return self
+
+
+class Issuer(Model):
+    """Whose tokens are believed, and how they are verified."""
+
+    issuer: Name
+    audience: Name
+    algorithms: Annotated[
+        tuple[Annotated[str, one_of((*ASYMMETRIC, SYMMETRIC))], ...], LISTED, Field(min_length=1)
+    ]
+    jwks: File | None = None
+    secret_file: File | None = None
+    leeway_s: Annotated[int, whole(0, 60)] = 0
+
+    @model_validator(mode="after")
+    def _fitting_keys(self) -> Self:
+        if SYMMETRIC in self.algorithms:
+            if set(self.algorithms) != {SYMMETRIC}:
+                wrong("HS256 alone, or public-key algorithms only", got="both", at=("algorithms",))
+            if self.secret_file is None or self.jwks is not None:
+                wrong("secret_file and no jwks, as the algorithm is HS256", got=self._keys())
+        elif self.jwks is None or self.secret_file is not None:
+            wrong("jwks and no secret_file, as the algorithms use public keys", got=self._keys())
+        return self
+
+    def _keys(self) -> str:
+        given = [name for name in ("jwks", "secret_file") if getattr(self, name) is not None]
+        return " and ".join(given) or "neither"
+
+
+class Discovery(Model):
+    """The vendor's domain service, for accounts with `discover: true`."""
+
+    url: Annotated[str, PlainValidator(_encrypted_origin)] = "https://api.liveperson.net"
+    allowed_domains: Hosts = ("*.liveperson.net",)
+
+
+class Upstream(Model):
+    """How long and how much the gateway asks of the upstream."""
+
+    deadline_ms: Annotated[int, whole(100, 30_000)] = 5_000
+    stale_after_ms: Annotated[int, whole(1, 30_000)] = 250
+    max_connections: Annotated[int, whole(1, 10_000)] = 100
+    max_answer_bytes: Annotated[int, whole(65_536, 67_108_864)] = 8_388_608
+    max_pause_ms: Annotated[int, whole(1_000, 5_000)] = 5_000
+
+    @model_validator(mode="after")
+    def _stale_in_time(self) -> Self:
+        if self.stale_after_ms >= self.deadline_ms:
+            expected = f"less than deadline_ms ({self.deadline_ms})"
+            wrong(expected, got=str(self.stale_after_ms), at=("stale_after_ms",))
+        return self
+
+
+class Cache(Model):
+    """How much is kept."""
+
+    max_bytes: Annotated[int, whole(1_048_576, 17_179_869_184)] = 67_108_864
+
+
+class Cors(Model):
+    """Which origins may read answers in browsers; none by default."""
+
+    origins: Annotated[tuple[Origin, ...], LISTED] = ()
+    max_age_s: Annotated[int, whole(0, 86_400)] = 600
+
+
+class Settings(Model):
+    """All of `gateway.yaml`."""
+
+    listen: Annotated[Address, PlainValidator(_address)] = Address("127.0.0.1", 8080)
+    admin_listen: Annotated[Address, PlainValidator(_address)] = Address("127.0.0.1", 8081)
+    public_url: Annotated[str, PlainValidator(_public_url)]
+    policies: Annotated[Path, PlainValidator(_folder), Field(default=DEFAULT_POLICIES, validate_default=True)]
+    accounts: Annotated[Mapping[AccountId, Account], Field(min_length=1)]
+    issuers: Annotated[tuple[Issuer, ...], LISTED, Field(min_length=1), AfterValidator(_unique)]
+    discovery: Discovery = Discovery()
+    link_hosts: Annotated[tuple[Host, ...], LISTED] = ("*.liveperson.net",)
+    upstream: Upstream = Upstream()
+    cache: Cache = Cache()
+    max_body_bytes: Annotated[int, whole(1_024, 8_388_608)] = 262_144
+    default_representation: Annotated[
+        Representation, one_of([kind.value for kind in Representation], Representation)
+    ] = Representation.JSON
+    cors: Cors = Cors()
+    reload_s: Annotated[int, whole(1, 3_600)] = 2
+    drain_s: Annotated[int, whole(0, 300)] = 10
+    log_level: Annotated[str, one_of(("debug", "info", "warning", "error"))] = "info"
+
+    @model_validator(mode="after")
+    def _two_listeners(self) -> Self:
+        if self.listen == self.admin_listen and self.listen.port:
+            wrong("another address than listen has", got=quoted(str(self.admin_listen)), at=("admin_listen",))
+        return self

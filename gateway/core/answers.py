@@ -1,0 +1,138 @@
+"""What an upstream answer becomes: undressed of all that may not cross, and rendered for a view.
+
+Built, not copied: of the upstream's head only the media type and `Location` have a successor here, and of
+an error's body only its three known members.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from gateway.core.documents import Broken, Document, InfoFacts, UpstreamError, read_error, render_error
+from gateway.core.errors import Reason
+from gateway.core.faults import Verdict, judge
+from gateway.core.freshness import Entry, Failed
+from gateway.core.headers import media_type
+from gateway.core.links import LinkMap, clean_text, rewrite, rewrite_url
+from gateway.core.messages import Answer, Headers, Representation
+from gateway.core.paths import Target
+from gateway.core.views import Slot, View
+
+NOTHING_KNOWN = InfoFacts(None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Undressed:
+    """An answer that may cross, and what was learned on the way.
+
+    `foreign_links` counts links to accounts that are not configured; they were left alone.
+    """
+
+    answer: Answer
+    verdict: Verdict
+    facts: InfoFacts = NOTHING_KNOWN
+    foreign_links: int = 0
+
+
+def undress(target: Target, answer: Answer, links: LinkMap) -> Undressed | Failed:
+    """The answer without anything that may not cross, or why there is nothing left of it."""
+    body_is = media_type(answer.header(b"content-type")) or target.representation
+    error = read_error(answer.body, body_is) if answer.status >= 400 else None
+    code = None if error is None else error.internal_code
+    verdict = judge(is_read=target.is_read, status=answer.status, internal_code=code)
+    reason = _FAILURES.get(verdict)
+    if reason is not None:
+        return Failed(reason, answer.status, _retry_after_s(answer))
+    if verdict is not Verdict.GOOD:
+        return Undressed(_cleaned(answer, error, target.representation, links), verdict)
+    try:
+        return _good(target, answer, links)
+    except Broken:
+        return Failed(Reason.UPSTREAM_BROKEN, answer.status)
+
+
+_FAILURES = {
+    Verdict.OUR_KEY: Reason.KEY_REFUSED,
+    Verdict.THROTTLED: Reason.UPSTREAM_THROTTLED,
+    Verdict.REDIRECT: Reason.UPSTREAM_REDIRECT,
+    Verdict.UPSTREAMS: Reason.UPSTREAM_ERROR,
+}
+
+
+def _good(target: Target, answer: Answer, links: LinkMap) -> Undressed:
+    body_is = media_type(answer.header(b"content-type"))
+    head: list[tuple[bytes, bytes]] = []
+    facts, body, foreign = NOTHING_KNOWN, b"", 0
+    if answer.body or target.is_read:
+        if target.is_read and body_is is not target.representation:
+            raise Broken("not the representation that was asked for")
+        if body_is is not None:
+            document = Document.parse(answer.body, body_is)
+            facts = document.facts()
+            rewritten = rewrite(answer.body, body_is, links)
+            body, foreign = rewritten.body, rewritten.foreign
+            head.append((b"content-type", body_is.media_type))
+        # A write's body of another type tells nobody anything: the status stands, the body goes.
+    location = answer.header(b"location")
+    if location is not None:
+        head.append((b"location", _location(location, links)))
+    return Undressed(Answer(answer.status, tuple(head), body), Verdict.GOOD, facts, foreign)
+
+
+def _location(value: bytes, links: LinkMap) -> bytes:
+    text = value.decode("latin-1")
+    return (rewrite_url(text, links) or text).encode("latin-1", "replace")
+
+
+def _cleaned(
+    answer: Answer, error: UpstreamError | None, representation: Representation, links: LinkMap
+) -> Answer:
+    if error is None:
+        error = UpstreamError("The chat service refused the request.", None, None)
+    else:
+        error = UpstreamError(
+            clean_text(error.message, links), clean_text(error.time or "", links) or None, error.internal_code
+        )
+    head: Headers = ((b"content-type", representation.media_type),)
+    return Answer(answer.status, head, render_error(error, representation))
+
+
+def _retry_after_s(answer: Answer) -> float | None:
+    """Seconds or a date (RFC 9110 §10.2.3); a date is measured against the answer's own."""
+    value = (answer.header(b"retry-after") or b"").decode("latin-1").strip()
+    if value.isdecimal() and value.isascii():
+        return float(value[:9])
+    try:
+        until = parsedate_to_datetime(value)
+        said = parsedate_to_datetime((answer.header(b"date") or b"").decode("latin-1"))
+        return max(0.0, (until - said).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def render(entry: Entry, view: View, target: Target) -> Slot:
+    """The slot of (target, view), rendered once per entry."""
+    slot = entry.slots.get(view)
+    if slot is None:
+        slot = entry.slots[view] = _render(entry.answer, target)
+    return slot
+
+
+def _render(answer: Answer, target: Target) -> Slot:
+    rule = target.resource.cache
+    etag = None
+    head = list(answer.headers)
+    head.append((b"content-length", str(len(answer.body)).encode()))
+    head.append(
+        (
+            b"cache-control",
+            b"private, no-cache" if target.resource.coalesce and target.is_read else b"no-store",
+        )
+    )
+    head.append((b"vary", b"Accept, Authorization"))
+    if rule is not None and answer.status == 200:
+        document = Document.parse(answer.body, target.representation)
+        etag = b'W/"' + document.fingerprint(rule.volatile).encode() + b'"'
+        head.append((b"etag", etag))
+    return Slot(answer.status, tuple(head), answer.body, etag)

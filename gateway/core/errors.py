@@ -1,0 +1,177 @@
+"""Every "no" the gateway can say: its reason, its status and its fixed words.
+
+A reason is the log field, the metric label, the tail of the problem's `type` (RFC 9457) and the tests'
+oracle. The words are fixed: nothing a client or the upstream said is repeated.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+
+from gateway.core.messages import Representation
+
+
+class Reason(enum.Enum):
+    """Reason = (slug, status, title, detail)."""
+
+    # The request itself.
+    MALFORMED_REQUEST = ("malformed-request", 400, "Malformed request", "This is not an HTTP request.")
+    MALFORMED_TARGET = (
+        "malformed-target",
+        400,
+        "Malformed path",
+        "The path has a character or a segment that no resource has.",
+    )
+    MALFORMED_QUERY = (
+        "malformed-query",
+        400,
+        "Malformed query",
+        "A query parameter is unknown, doubled, or has a value this resource does not take.",
+    )
+    MALFORMED_HEADER = (
+        "malformed-header",
+        400,
+        "Malformed header",
+        "A header field that must be single is doubled, or has a value it cannot have.",
+    )
+    MALFORMED_BODY = (
+        "malformed-body",
+        400,
+        "Malformed body",
+        "The body is not a well-formed document of its content type.",
+    )
+    UNSUPPORTED_OVERRIDE = (
+        "unsupported-override",
+        400,
+        "Unsupported method override",
+        "X-HTTP-Method-Override is understood on POST only, and PUT is its only value.",
+    )
+    UNKNOWN_RESOURCE = ("unknown-resource", 404, "Unknown resource", "There is no such resource here.")
+    METHOD_NOT_ALLOWED = (
+        "method-not-allowed",
+        405,
+        "Method not allowed",
+        "This resource does not take this method; Allow lists those it takes.",
+    )
+    NOT_ACCEPTABLE = (
+        "not-acceptable",
+        406,
+        "Not acceptable",
+        "This resource has none of the representations that Accept names.",
+    )
+    BODY_TOO_LARGE = ("body-too-large", 413, "Body too large", "The body is larger than the gateway takes.")
+    UNSUPPORTED_MEDIA_TYPE = (
+        "unsupported-media-type",
+        415,
+        "Unsupported media type",
+        "The body must be application/json or application/xml, and Content-Type must say so.",
+    )
+
+    # The caller.
+    TOKEN_MISSING = (
+        "token-missing",
+        401,
+        "Token missing",
+        "Send a bearer token in the Authorization header.",
+    )
+    TOKEN_INVALID = ("token-invalid", 401, "Token invalid", "The token was not accepted.")
+    TOKEN_EXPIRED = ("token-expired", 401, "Token expired", "The token has expired.")
+    NO_CLIENT = ("no-client", 403, "No client", "No client of this gateway matches the token.")
+    AMBIGUOUS = (
+        "ambiguous",
+        403,
+        "Ambiguous client",
+        "More than one client of this gateway matches the token.",
+    )
+    ACCOUNT_DENIED = ("account-denied", 403, "Account denied", "This client may not use this account.")
+    ACTION_DENIED = ("action-denied", 403, "Action denied", "This client may not do this.")
+
+    # The upstream, or the way to it.
+    UPSTREAM_ERROR = ("upstream-error", 502, "Upstream error", "The chat service failed to answer.")
+    UPSTREAM_UNREACHABLE = (
+        "upstream-unreachable",
+        502,
+        "Upstream unreachable",
+        "The chat service could not be reached.",
+    )
+    UPSTREAM_RESET = (
+        "upstream-reset",
+        502,
+        "Upstream hung up",
+        "The chat service closed the connection before its answer was complete.",
+    )
+    UPSTREAM_BROKEN = (
+        "upstream-broken",
+        502,
+        "Upstream answer broken",
+        "The chat service sent an answer that cannot be used.",
+    )
+    UPSTREAM_REDIRECT = (
+        "upstream-redirect",
+        502,
+        "Upstream redirected",
+        "The chat service sent a redirect, which is never followed.",
+    )
+    KEY_REFUSED = (
+        "key-refused",
+        502,
+        "Gateway not authorised",
+        "The chat service did not accept the gateway's credentials.",
+    )
+    CRASHED = ("crashed", 502, "Fetch failed", "The fetch failed inside the gateway.")
+    UPSTREAM_THROTTLED = (
+        "upstream-throttled",
+        503,
+        "Upstream throttled",
+        "The chat service asked for a pause; Retry-After says how long.",
+    )
+    DRAINING = ("draining", 503, "Shutting down", "This gateway is shutting down; another will answer.")
+    UPSTREAM_TIMEOUT = (
+        "upstream-timeout",
+        504,
+        "Upstream timeout",
+        "The chat service did not answer in time.",
+    )
+
+    def __init__(self, slug: str, status: int, title: str, detail: str) -> None:
+        self.slug = slug
+        self.status = status
+        self.title = title
+        self.detail = detail
+
+    @property
+    def type(self) -> str:
+        """The problem's `type`, stable across releases."""
+        return f"urn:chat-gateway:problem:{self.slug}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that ends here. `client` is known once a token has matched one."""
+
+    reason: Reason
+    client: str | None = None
+    retry_after_s: float | None = None
+    allow: tuple[str, ...] = ()
+
+
+def problem(reason: Reason, representation: Representation, request_id: str) -> tuple[bytes, bytes]:
+    """A problem document, as (content type, body): RFC 9457 §3 in JSON, appendix B in XML."""
+    if representation is Representation.JSON:
+        members = {
+            "type": reason.type,
+            "title": reason.title,
+            "status": reason.status,
+            "detail": reason.detail,
+            "request_id": request_id,
+        }
+        return b"application/problem+json", json.dumps(members).encode()
+    # The words are fixed and the id is one of ours: nothing here needs escaping.
+    document = (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        f'<problem xmlns="urn:ietf:rfc:7807"><type>{reason.type}</type><title>{reason.title}</title>'
+        f"<status>{reason.status}</status><detail>{reason.detail}</detail><request-id>{request_id}</request-id></problem>"
+    )
+    return b"application/problem+xml", document.encode()

@@ -1,0 +1,153 @@
+"""How long an answer may be served, and what to do about a request for it.
+
+Ages count from when the request to the upstream was sent (RFC 9111 §4.2.3), on a monotonic clock in
+seconds. Three bounds meet here:
+
+- the TTL, an upper bound on the age of a fresh answer; shortly before it ends the next flight starts;
+- the stale bound, for when the upstream fails;
+- the silence bound: a hit is no contact with the upstream, and the vendor lets a chat die that is silent
+  for `chatTimeout` seconds. Whoever polls every 30 s, as the vendor advises, must still arrive in time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from gateway.core.errors import Reason
+from gateway.core.messages import Answer
+from gateway.core.policy import CacheRule
+from gateway.core.views import Slot, View
+
+#: What a chat's timeout is until an info says so; the value of every sample the vendor has published.
+DEFAULT_CHAT_TIMEOUT_S = 40.0
+#: How often the vendor tells clients to poll, at the least (its retry and keepalive page).
+POLL_INTERVAL_S = 30.0
+#: For the network and for clocks.
+SILENCE_MARGIN_S = 2.0
+#: An ended chat turns into 404 before long.
+ENDED_MAX_S = 30.0
+#: How long "chat session not found" is believed.
+GONE_TTL_S = 2.0
+#: The state of a chat that the upstream no longer knows.
+GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """When a chat last answered 2xx (to a request sent at `at`), and what is known of its life."""
+
+    at: float
+    timeout_s: float = DEFAULT_CHAT_TIMEOUT_S
+    state: str | None = None
+
+    def quiet_until(self) -> float:
+        """The last moment at which the chat may be answered for without contact."""
+        if self.state in {"ended", GONE}:
+            return math.inf
+        return self.at + self.timeout_s - POLL_INTERVAL_S - SILENCE_MARGIN_S
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """An answer that is kept, or that is handed to all who wait for it.
+
+    `sent_at` ≤ `refresh_at` ≤ `fresh_until` ≤ `stale_until`. `slots` fills as views are rendered.
+    """
+
+    answer: Answer
+    generation: int
+    sent_at: float
+    refresh_at: float
+    fresh_until: float
+    stale_until: float
+    slots: dict[View, Slot] = field(default_factory=dict, repr=False)
+
+    def age(self, now: float) -> float:
+        return max(0.0, now - self.sent_at)
+
+
+def keep_for(
+    answer: Answer, rule: CacheRule, generation: int, contact: Contact, round_trip_s: float
+) -> Entry:
+    """The entry of a good answer that was asked for at `contact.at`."""
+    state = contact.state
+    # A state that is not known gets the shortest.
+    ttl_s = rule.ttl_s.get(state or "", min(rule.ttl_s.values()))
+    if state == "ended":
+        ttl_s = min(ttl_s, ENDED_MAX_S)
+    fresh_until = max(contact.at, min(contact.at + ttl_s, contact.quiet_until()))
+    early_s = min(round_trip_s * 1.25 + 0.020, (fresh_until - contact.at) / 2)
+    stale_until = max(fresh_until, min(fresh_until + rule.stale_s, contact.quiet_until()))
+    return Entry(answer, generation, contact.at, fresh_until - early_s, fresh_until, stale_until)
+
+
+def keep_gone(answer: Answer, generation: int, sent_at: float) -> Entry:
+    """The negative entry of a chat that is gone. It costs nobody's life, so nothing is refreshed early."""
+    until = sent_at + GONE_TTL_S
+    return Entry(answer, generation, sent_at, until, until, until)
+
+
+def keep_nothing(answer: Answer, generation: int, sent_at: float) -> Entry:
+    """For an answer that is shared by those who wait for it and by nobody after."""
+    return Entry(answer, generation, sent_at, sent_at, sent_at, sent_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request upstream that brought nothing to show. `received` is the upstream's status, if any."""
+
+    reason: Reason
+    received: int | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """The entry is fresh; `refresh` asks for the next flight to start now."""
+
+    entry: Entry
+    refresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Ask the upstream; `fallback` may stand in while it is within its bound."""
+
+    fallback: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The upstream failed a moment ago and is not to be asked yet."""
+
+    failed: Failed
+    fallback: Entry | None
+
+
+Plan = Serve | Fetch | Hold
+
+
+def plan(
+    entry: Entry | None, generation: int, contact: Contact | None, hold: Failed | None, now: float
+) -> Plan:
+    """What to do about a request for a resource that is coalesced or cached."""
+    if entry is not None and entry.generation != generation:
+        entry = None
+    if entry is not None and now < entry.fresh_until and may_serve(entry, contact, now):
+        return Serve(entry, refresh=now >= entry.refresh_at and hold is None)
+    return Fetch(entry) if hold is None else Hold(hold, entry)
+
+
+def may_serve(entry: Entry, contact: Contact | None, now: float) -> bool:
+    """Whether an entry, fresh or stale, is within its bounds.
+
+    The entry's own bound was drawn with what was known then; a newer contact may know a shorter timeout.
+    """
+    quiet_until = math.inf if contact is None else contact.quiet_until()
+    return now < entry.stale_until and now <= quiet_until
+
+
+def smoothed(previous_s: float | None, sample_s: float) -> float:
+    """An account's round trip, smoothed as TCP smooths its own (RFC 6298 §2)."""
+    return sample_s if previous_s is None else previous_s + (sample_s - previous_s) / 8

@@ -1,0 +1,57 @@
+"""The values that travel the road.
+
+Headers are ordered pairs of bytes with lower-case names, as ASGI and HTTP libraries hand them over.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Representation(enum.Enum):
+    """The two formats the Server Chat API speaks."""
+
+    JSON = "json"
+    XML = "xml"
+
+    @property
+    def media_type(self) -> bytes:
+        return b"application/json" if self is Representation.JSON else b"application/xml"
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Which chat: the unit of generations, of contact and of writes."""
+
+    account: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """What will be asked of the upstream, complete but for the appKey.
+
+    `target` is path and query in their canonical form, ready for the request line.
+    """
+
+    account: str
+    method: str
+    target: bytes
+    headers: Headers
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the upstream said. Bodies and headers are tainted until `core.answers` has been over them."""
+
+    status: int
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header given by its lower-case name."""
+        return next((value for key, value in self.headers if key == name), None)

@@ -1,0 +1,228 @@
+"""From the raw request line to a target, in one place.
+
+Nothing is decoded before it is matched: an id, a segment, a method either has its exact spelling or it
+does not exist. So a target is the same for every spelling that is let through, and what is sent upstream
+is built from it.
+
+Source of the grammar: the vendor's method pages; ids as seen in public clients ("H<digits>-<hex>K<digits>").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes
+
+from gateway.core.errors import Reason, Refusal
+from gateway.core.messages import Chat, Representation
+from gateway.core.policy import Resource
+
+PREFIX = "/api/account/"
+
+#: Query names that carry nothing of the resource: credentials, and what clients add to get past caches.
+DROPPED = frozenset({"appKey", "__d", "cb", "_"})
+
+_PATH = re.compile(rb"(?:/[A-Za-z0-9._-]*)+")
+_ACCOUNT = re.compile(r"[A-Za-z0-9]{1,64}")
+# Every id ever seen has digits, a dash and more; so no id can be mistaken for the name of a resource.
+_ID = {
+    "{chat}": re.compile(r"[A-Za-z]{0,4}[0-9]{1,32}-[A-Za-z0-9-]{1,96}"),
+    "{event}": re.compile(r"[0-9]{1,18}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A request, parsed.
+
+    `method` is the effective one: GET for HEAD, PUT for a POST that says so. `path` and `query` are
+    canonical and hold only what was matched; together with `representation` they are the cache key.
+    """
+
+    method: str
+    account: str
+    chat: Chat | None
+    resource: Resource
+    representation: Representation
+    path: str
+    query: str
+    dropped: bool
+
+    @property
+    def action(self) -> str:
+        return self.resource.methods[self.method]
+
+    @property
+    def is_read(self) -> bool:
+        return self.method == "GET"
+
+    @property
+    def key(self) -> tuple[str, str, Representation]:
+        """What makes two reads the same."""
+        return self.path, self.query, self.representation
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What of a request decides its target: the raw request line and two header fields."""
+
+    method: str
+    path: bytes
+    query: bytes
+    accept: bytes | None
+    override: bytes | None
+
+
+def preferred(path: bytes, accept: bytes | None, default: Representation) -> Representation | None:
+    """The representation asked for: the suffix wins, then Accept; None when Accept names neither."""
+    if path.endswith(b".json"):
+        return Representation.JSON
+    if accept is None:
+        return default
+    return negotiate(accept)
+
+
+def negotiate(accept: bytes) -> Representation | None:
+    """The better of JSON and XML by quality (RFC 9110 §12.5.1); JSON where they tie."""
+    json_q, xml_q = (_quality(accept, names) for names in (_JSON_RANGES, _XML_RANGES))
+    if json_q <= 0 and xml_q <= 0:
+        return None
+    return Representation.JSON if json_q >= xml_q else Representation.XML
+
+
+# The most specific range that fits decides (RFC 9110 §12.5.1), hence the order.
+_JSON_RANGES = (("application/json",), ("application/*",), ("*/*",))
+_XML_RANGES = (("application/xml", "text/xml"), ("application/*", "text/*"), ("*/*",))
+
+
+def _quality(accept: bytes, precedence: tuple[tuple[str, ...], ...]) -> float:
+    ranges = dict(_ranges(accept))
+    for names in precedence:
+        found = [ranges[name] for name in names if name in ranges]
+        if found:
+            return max(found)
+    return 0.0
+
+
+def _ranges(accept: bytes) -> Iterable[tuple[str, float]]:
+    for part in accept.decode("latin-1").lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        # A quality that is no qvalue is read as "not wanted", so that it can't win by mistake.
+        yield name, float(quality) if re.fullmatch(r"(0(\.\d{0,3})?|1(\.0{0,3})?)", quality) else 0.0
+
+
+def locate(
+    line: Line, resources: Iterable[Resource], accounts: Iterable[str], default: Representation
+) -> Target | Refusal:
+    """The target of a request, or why it has none."""
+    found = _find(line.path, resources, accounts)
+    if isinstance(found, Refusal):
+        return found
+    account, resource, segments = found
+    method = _method(line, resource)
+    if isinstance(method, Refusal):
+        return method
+    representation = preferred(line.path, line.accept, default)
+    if representation is None or representation not in resource.representations:
+        return Refusal(Reason.NOT_ACCEPTABLE)
+    query = _query(line.query, resource)
+    if isinstance(query, Refusal):
+        return query
+    canonical, dropped = query
+    chat = Chat(account, segments[1]) if resource.of_chat else None
+    path = f"{PREFIX}{account}" + "".join(f"/{segment}" for segment in segments)
+    return Target(method, account, chat, resource, representation, path, canonical, dropped)
+
+
+def _find(
+    path: bytes, resources: Iterable[Resource], accounts: Iterable[str]
+) -> tuple[str, Resource, tuple[str, ...]] | Refusal:
+    text = path.decode("latin-1")
+    if not _PATH.fullmatch(path) or any(segment in {".", ".."} for segment in text.split("/")):
+        return Refusal(Reason.MALFORMED_TARGET)
+    if not text.startswith(PREFIX):
+        return Refusal(Reason.UNKNOWN_RESOURCE)
+    account, *segments = text[len(PREFIX) :].split("/")
+    malformed = False
+    for candidate in _spellings(account, segments):
+        for resource in resources:
+            fits = _fits(resource.path, candidate[1])
+            if fits and candidate[0] in accounts:
+                return candidate[0], resource, candidate[1]
+            malformed = malformed or fits is None
+    if malformed or not _ACCOUNT.fullmatch(account.removesuffix(".json")):
+        return Refusal(Reason.MALFORMED_TARGET)
+    return Refusal(Reason.UNKNOWN_RESOURCE)
+
+
+def _spellings(account: str, segments: list[str]) -> Iterable[tuple[str, tuple[str, ...]]]:
+    """As it stands (a resource may be named `x.json`), then without the suffix that chooses JSON."""
+    yield account, tuple(segments)
+    if not segments:
+        yield account.removesuffix(".json"), ()
+    elif segments[-1].endswith(".json"):
+        yield account, (*segments[:-1], segments[-1].removesuffix(".json"))
+
+
+def _fits(pattern: tuple[str, ...], segments: tuple[str, ...]) -> bool | None:
+    """Whether the segments are of that resource; None when only an id in them is malformed."""
+    if len(pattern) != len(segments):
+        return False
+    pairs = list(zip(pattern, segments, strict=True))
+    if any(wanted not in _ID and wanted != got for wanted, got in pairs):
+        return False
+    return True if all(_ID[w].fullmatch(got) for w, got in pairs if w in _ID) else None
+
+
+def _method(line: Line, resource: Resource) -> str | Refusal:
+    method = line.method
+    if line.override is not None:
+        if method != "POST" or line.override != b"PUT":
+            return Refusal(Reason.UNSUPPORTED_OVERRIDE)
+        method = "PUT"
+    if method == "HEAD":
+        method = "GET"
+    if method not in resource.methods:
+        return Refusal(Reason.METHOD_NOT_ALLOWED, allow=allowed(resource))
+    return method
+
+
+def allowed(resource: Resource) -> tuple[str, ...]:
+    """The methods to name in Allow: a PUT may also come as a POST that overrides."""
+    methods = set(resource.methods)
+    if "GET" in methods:
+        methods.add("HEAD")
+    if "PUT" in methods:
+        methods.add("POST")
+    return tuple(sorted(methods))
+
+
+def _query(raw: bytes, resource: Resource) -> tuple[str, bool] | Refusal:
+    """The canonical query with `v` and `NC` filled in, and whether something had to be dropped."""
+    given: dict[str, str] = {}
+    dropped = False
+    for name, value in _parameters(raw):
+        if name in DROPPED:
+            dropped = True
+            continue
+        pattern = resource.query.get(name)
+        if pattern is None or name in given or not pattern.fullmatch(value):
+            return Refusal(Reason.MALFORMED_QUERY)
+        given[name] = value
+    given = {"v": "1", "NC": "true"} | given
+    canonical = "&".join(f"{name}={quote(given[name], safe='')}" for name in resource.query if name in given)
+    return canonical, dropped
+
+
+def _parameters(raw: bytes) -> Iterable[tuple[str, str]]:
+    for pair in raw.split(b"&"):
+        if pair:
+            name, _, value = pair.partition(b"=")
+            yield _decoded(name), _decoded(value)
+
+
+def _decoded(raw: bytes) -> str:
+    # What is not UTF-8 becomes U+FFFD, which no name and no pattern has.
+    return unquote_to_bytes(raw.replace(b"+", b" ")).decode("utf-8", "replace")

@@ -1,0 +1,168 @@
+"""What a client is told: one function from a result to a reply.
+
+Outward fields: Age and Cache-Control (RFC 9111), Cache-Status (RFC 9211), Proxy-Status (RFC 9209),
+problem documents (RFC 9457), 304 (RFC 9110 §15.4.5).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from gateway.core.access import Grant
+from gateway.core.answers import render
+from gateway.core.errors import Reason, Refusal, problem
+from gateway.core.freshness import Entry, Failed
+from gateway.core.headers import NAME, Own, etag_matches, join
+from gateway.core.messages import Headers, Representation
+from gateway.core.paths import Target
+from gateway.core.requests import Request
+
+
+class How(enum.Enum):
+    """How an answer came to its client; the outcome in logs and metrics."""
+
+    HIT = "hit"
+    STALE = "stale"
+    MISS = "miss"
+    COLLAPSED = "collapsed"
+    FORWARD = "forward"
+    WRITE = "write"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """An entry for the client; `instead_of` says which failure a stale one stands in for."""
+
+    entry: Entry
+    how: How
+    instead_of: Reason | None = None
+
+
+Result = Delivered | Failed | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """How far a request came along the road, and how it ended."""
+
+    result: Result
+    target: Target | None = None
+    grant: Grant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Status, complete head, body."""
+
+    status: int
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+def reply(trip: Trip, request: Request, default: Representation, now: float, wall: float) -> Reply:
+    """The reply to a trip's end, at `now` (monotonic) and `wall` (epoch) seconds.
+
+    `default` is the representation of problem documents for those who name none.
+    """
+    result = trip.result
+    match result:
+        case Delivered():
+            made = _delivered(result, trip, request, now, wall)
+        case Failed(reason, received, retry_after_s):
+            own = Own(request.id, wall, proxy_status=_proxy_status(reason, received), origin=request.origin)
+            refusal = Refusal(reason, retry_after_s=retry_after_s)
+            made = _problem(refusal, request.problem_representation(default), own)
+        case Refusal():
+            own = Own(request.id, wall, origin=request.origin)
+            made = _problem(result, request.problem_representation(default), own)
+        case _:
+            assert_never(result)
+    return Reply(made.status, made.headers, b"") if request.method == "HEAD" else made
+
+
+def _delivered(result: Delivered, trip: Trip, request: Request, now: float, wall: float) -> Reply:
+    target, grant = trip.target, trip.grant
+    if target is None or grant is None:
+        raise AssertionError("an entry was delivered without a grant")
+    slot = render(result.entry, grant.view, target)
+    own = Own(
+        request.id,
+        wall,
+        age_s=result.entry.age(now) if target.is_read else None,
+        cache_status=_cache_status(result, now),
+        origin=request.origin,
+    )
+    if target.is_read and etag_matches(request.fields.get(b"if-none-match"), slot.etag):
+        return Reply(304, join(tuple(pair for pair in slot.head if pair[0] in _OF_304), own), b"")
+    return Reply(slot.status, join(slot.head, own), slot.body)
+
+
+_OF_304 = frozenset({b"cache-control", b"etag", b"vary"})
+
+
+def _cache_status(result: Delivered, now: float) -> str:
+    entry = result.entry
+    status = entry.answer.status
+    match result.how:
+        case How.HIT:
+            return f"hit; ttl={math.floor(entry.fresh_until - now)}"
+        case How.STALE:
+            because = "" if result.instead_of is None else f"; detail={result.instead_of.slug}"
+            return f"hit; ttl={min(-1, math.floor(entry.fresh_until - now))}{because}"
+        case How.MISS:
+            stored = "; stored" if entry.fresh_until > entry.sent_at else ""
+            return f"fwd=miss; fwd-status={status}{stored}"
+        case How.COLLAPSED:
+            return f"fwd=miss; fwd-status={status}; collapsed"
+        case How.FORWARD:
+            return f"fwd=bypass; fwd-status={status}"
+        case How.WRITE:
+            return f"fwd=method; fwd-status={status}"
+        case _:
+            assert_never(result.how)
+
+
+# RFC 9209 §2.3; what the registry has no type for goes by its status alone.
+_PROXY_ERRORS = {
+    Reason.CRASHED: "proxy_internal_error",
+    Reason.KEY_REFUSED: "proxy_configuration_error",
+    Reason.UPSTREAM_BROKEN: "http_protocol_error",
+    Reason.UPSTREAM_REDIRECT: "http_protocol_error",
+    Reason.UPSTREAM_RESET: "connection_terminated",
+    Reason.UPSTREAM_THROTTLED: "destination_unavailable",
+    Reason.UPSTREAM_TIMEOUT: "http_response_timeout",
+    Reason.UPSTREAM_UNREACHABLE: "destination_unavailable",
+}
+
+
+def _proxy_status(reason: Reason, received: int | None) -> str | None:
+    parts = [f"error={_PROXY_ERRORS[reason]}"] if reason in _PROXY_ERRORS else []
+    if received is not None:
+        parts.append(f"received-status={received}")
+    return "; ".join(parts) or None
+
+
+def _problem(refusal: Refusal, representation: Representation, own: Own) -> Reply:
+    reason = refusal.reason
+    content_type, body = problem(reason, representation, own.request_id)
+    head = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"vary", b"Accept, Authorization"),
+    ]
+    if refusal.retry_after_s is not None:
+        head.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after_s))).encode()))
+    if refusal.allow:
+        head.append((b"allow", ", ".join(refusal.allow).encode()))
+    if reason.status == 401:
+        head.append((b"www-authenticate", _CHALLENGES.get(reason, _INVALID_TOKEN)))
+    return Reply(reason.status, join(tuple(head), own), body)
+
+
+# RFC 6750 §3: no error code where no token was sent.
+_CHALLENGES = {Reason.TOKEN_MISSING: f'Bearer realm="{NAME}"'.encode()}
+_INVALID_TOKEN = f'Bearer realm="{NAME}", error="invalid_token"'.encode()

@@ -1,0 +1,39 @@
+"""A client's request, as far as the gateway reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from gateway.core.errors import Refusal
+from gateway.core.headers import Fields
+from gateway.core.messages import Representation
+from gateway.core.paths import Line, preferred
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Line, fields of the table, and a body that is read late or never.
+
+    `path` is raw: nothing in it is decoded. `origin` is the Origin that the configuration lets read
+    replies (CORS), if there was one.
+    """
+
+    id: str
+    method: str
+    path: bytes
+    query: bytes = field(repr=False)
+    fields: Fields = field(repr=False)
+    body: Callable[[], Awaitable[bytes | Refusal]] = field(repr=False)
+    origin: bytes | None = None
+
+    @property
+    def line(self) -> Line:
+        fields = self.fields
+        return Line(
+            self.method, self.path, self.query, fields.get(b"accept"), fields.get(b"x-http-method-override")
+        )
+
+    def problem_representation(self, default: Representation) -> Representation:
+        """What a problem document is written in: XML only for those who asked for XML."""
+        return preferred(self.path, self.fields.get(b"accept"), default) or Representation.JSON

@@ -1,0 +1,1 @@
+"""`chat-gateway demo`: emulator, gateway and clients on this machine, and what they did."""

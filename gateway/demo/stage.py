@@ -1,0 +1,61 @@
+"""A folder with everything a gateway needs to run: keys it makes, a configuration, policies.
+
+For the demo and for the tests: nothing in it is worth protecting.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+import gateway
+from gateway.identity.development import kid_of, mint, write_key_pair
+
+ISSUER = "https://issuer.example"
+AUDIENCE = "chat-gateway"
+ALGORITHM = "RS256"
+ACCOUNT = "123"
+
+
+def shipped_policies() -> Path:
+    """The policies that come with the package: inside the wheel, or beside the package in a checkout."""
+    package = Path(gateway.__file__).parent
+    inside = package / "policies"
+    return inside if inside.is_dir() else package.parent / "policies"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What was written. `config` is the path of `gateway.yaml`."""
+
+    config: Path
+    private_key: bytes = field(repr=False)
+
+    def token(self, subject: str = "bff", lifetime_s: float = 3600.0, **claims: object) -> str:
+        """A token for one of the clients of the shipped policies."""
+        said = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": int(time.time() + lifetime_s)}
+        return mint(self.private_key, ALGORITHM, kid_of(self.private_key), said | claims)
+
+
+def set_stage(folder: Path, *, listen: str, admin_listen: str, public_url: str, upstream: str, app_key: str, **settings: object) -> Stage:
+    """Write configuration, policies and keys into `folder`. `settings` go into `gateway.yaml` as they are."""
+    private, _ = write_key_pair(folder, ALGORITHM)
+    (folder / "app-key").write_text(app_key + "\n")
+    shutil.copytree(shipped_policies(), folder / "policies", dirs_exist_ok=True)
+    configuration = {
+        "listen": listen,
+        "admin_listen": admin_listen,
+        "public_url": public_url,
+        "policies": "policies/",
+        "accounts": {ACCOUNT: {"upstream": upstream, "app_key_file": "app-key"}},
+        "issuers": [
+            {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": [ALGORITHM], "jwks": "jwks.json"}
+        ],
+    }
+    config = folder / "gateway.yaml"
+    config.write_text(yaml.safe_dump(configuration | settings, sort_keys=False))
+    return Stage(config, private.read_bytes())

@@ -1,0 +1,1 @@
+"""Sockets to requests, replies to sockets."""

@@ -1,0 +1,350 @@
+"""The road: one request, from socket to socket, in the order of time.
+
+    answer → travel → authorise   1 verify, 2 locate, 3 admit, 4 limit
+                    → deliver     5 look, 6 plan
+                      → wait      7 fly
+                        → fetch → ask   8 dress, 9 send, 10 undress
+                                → keep  11 keep
+           → reply                12 view (core/replies.py)
+
+Steps 1 to 4 come before 5: the cache is shared between clients, permission is not.
+Every step returns a value; what went wrong is a value too, and every waiter of a flight gets the same one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from gateway.core.access import Claims, Grant, admit
+from gateway.core.answers import Undressed, undress
+from gateway.core.documents import Broken, Document
+from gateway.core.errors import Reason, Refusal
+from gateway.core.faults import Verdict
+from gateway.core.freshness import (
+    GONE,
+    Contact,
+    Entry,
+    Failed,
+    Fetch,
+    Hold,
+    Serve,
+    keep_for,
+    keep_gone,
+    keep_nothing,
+    may_serve,
+    plan,
+    smoothed,
+)
+from gateway.core.headers import body_representation, dress
+from gateway.core.links import LinkMap
+from gateway.core.messages import Answer, Chat, Representation, UpstreamRequest
+from gateway.core.paths import Target, locate
+from gateway.core.policy import Policies
+from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
+from gateway.core.requests import Request
+from gateway.flights import Flights, landing
+
+Key = tuple[str, str, Representation]
+
+
+class Clock(Protocol):
+    """Time, injected once."""
+
+    def now(self) -> float:
+        """Monotonic seconds: for ages and deadlines."""
+
+    def wall(self) -> float:
+        """Epoch seconds: for what other machines say, such as a token's expiry."""
+
+
+class Verifier(Protocol):
+    """Tokens to claims."""
+
+    async def verify(self, authorization: bytes | None) -> Claims | Refusal: ...
+
+
+class Store(Protocol):
+    """Entries, generations, and when each chat was last heard of. Bounded: it may forget entries."""
+
+    def get(self, key: Key) -> Entry | None: ...
+    def put(self, key: Key, entry: Entry) -> None: ...
+    def generation(self, chat: Chat) -> int: ...
+    def raise_generation(self, chat: Chat) -> None: ...
+    def contact(self, chat: Chat) -> Contact | None: ...
+    def touch(self, chat: Chat, contact: Contact) -> None: ...
+
+
+class Upstream(Protocol):
+    """The way to the vendor. It adds the appKey, and it is the only place that has it."""
+
+    @property
+    def links(self) -> LinkMap: ...
+
+    async def send(self, request: UpstreamRequest, *, is_read: bool) -> Answer | Failed: ...
+
+
+class Protection(Protocol):
+    """Which failures are remembered, so that a sick upstream is not asked at every request."""
+
+    def hold(self, account: str, key: Key | None) -> Failed | None: ...
+    def failed(self, account: str, key: Key | None, failed: Failed) -> None: ...
+    def succeeded(self, key: Key) -> None: ...
+
+
+class Observer(Protocol):
+    """Who counts and logs. It is told, and decides nothing."""
+
+    def replied(self, request: Request, trip: Trip, reply: Reply, seconds: float) -> None: ...
+    def asked(self, target: Target, outcome: Undressed | Failed) -> None: ...
+    def crashed(self, error: Exception) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What operators say, as the road needs it. Asked for at each request, so that it can be swapped."""
+
+    policies: Policies
+    accounts: Collection[str]
+    default_representation: Representation
+    stale_after_s: float
+
+
+#: Failures that excuse a stale answer: the upstream is unwell. A broken answer or a refused key is no excuse.
+EXCUSES = frozenset(
+    {
+        Reason.UPSTREAM_ERROR,
+        Reason.UPSTREAM_RESET,
+        Reason.UPSTREAM_THROTTLED,
+        Reason.UPSTREAM_TIMEOUT,
+        Reason.UPSTREAM_UNREACHABLE,
+    }
+)
+DRAINED = Failed(Reason.DRAINING)
+
+
+class Exchange:
+    """The road's owner: it holds the flights and knows the rooms only by their ports."""
+
+    def __init__(
+        self,
+        *,
+        rules: Callable[[], Rules],
+        clock: Clock,
+        verifier: Verifier,
+        store: Store,
+        upstream: Upstream,
+        protection: Protection,
+        observer: Observer,
+    ) -> None:
+        self._rules = rules
+        self._clock = clock
+        self._verifier = verifier
+        self._store = store
+        self._upstream = upstream
+        self._protection = protection
+        self._observer = observer
+        self._round_trips_s: dict[str, float] = {}
+        self.flights: Flights[Entry | Failed] = Flights()
+
+    async def answer(self, request: Request) -> Reply:
+        """The whole road."""
+        began = self._clock.now()
+        trip = await self._travel(request)
+        now = self._clock.now()
+        made = reply(trip, request, self._rules().default_representation, now, self._clock.wall())
+        self._observer.replied(request, trip, made, now - began)
+        return made
+
+    async def _travel(self, request: Request) -> Trip:
+        allowed = await self._authorise(request)
+        if isinstance(allowed, Refusal):
+            return Trip(allowed)
+        target, grant = allowed
+        result = await self._deliver(target, request)
+        # An answer is shared, permission is not: whoever waited must still be allowed. A write is done by
+        # now and its answer is its writer's own; refusing that would only make him write again.
+        if target.is_read and grant.dead_when.passed(self._clock.wall(), self._rules().policies.version):
+            allowed = await self._authorise(request)
+            if isinstance(allowed, Refusal):
+                return Trip(allowed, target, grant)
+            target, grant = allowed
+        return Trip(result, target, grant)
+
+    # -- 1 to 4: may it? ------------------------------------------------------------------------------
+
+    async def _authorise(self, request: Request) -> tuple[Target, Grant] | Refusal:
+        claims = await self._verifier.verify(request.fields.get(b"authorization"))
+        if isinstance(claims, Refusal):
+            return claims
+        rules = self._rules()
+        target = locate(request.line, rules.policies.resources, rules.accounts, rules.default_representation)
+        if isinstance(target, Refusal):
+            return target
+        grant = admit(claims, rules.policies, target)
+        if isinstance(grant, Refusal):
+            return grant
+        # 4 limit: no grant has a limit yet.
+        return target, grant
+
+    # -- 5 and 6: is it here? -------------------------------------------------------------------------
+
+    async def _deliver(self, target: Target, request: Request) -> Result:
+        if not target.is_read:
+            return await self._write(target, request)
+        if not target.resource.coalesce:
+            return await self._forward(target)
+        generation = self._generation(target)
+        hold = self._protection.hold(target.account, target.key)
+        planned = plan(
+            self._store.get(target.key), generation, self._contact(target), hold, self._clock.now()
+        )
+        match planned:
+            case Serve(entry, refresh):
+                if refresh:
+                    self._fly(target, generation)
+                return Delivered(entry, How.HIT)
+            case Hold(failed, fallback):
+                return self._instead(target, fallback, failed)
+            case Fetch(fallback):
+                return await self._wait(target, generation, fallback)
+            case _:
+                assert_never(planned)
+
+    # -- 7: one flight for all who wait ---------------------------------------------------------------
+
+    def _fly(self, target: Target, generation: int) -> tuple[asyncio.Task[Entry | Failed], bool]:
+        return self.flights.join(
+            (target.key, generation), lambda: self._guarded(self._fetch(target, generation))
+        )
+
+    async def _wait(self, target: Target, generation: int, fallback: Entry | None) -> Delivered | Failed:
+        flight, opened = self._fly(target, generation)
+        patience_s = self._rules().stale_after_s if self._usable(target, fallback) else None
+        landed = await landing(flight, patience_s)
+        if landed is None:
+            if fallback is not None and self._usable(target, fallback):
+                return Delivered(fallback, How.STALE, Reason.UPSTREAM_TIMEOUT)
+            landed = await landing(flight)
+        if isinstance(landed, Entry):
+            return Delivered(landed, How.MISS if opened else How.COLLAPSED)
+        return self._instead(target, fallback, landed or DRAINED)
+
+    def _instead(self, target: Target, fallback: Entry | None, failed: Failed) -> Delivered | Failed:
+        """A stale answer for a failure that excuses one."""
+        if failed.reason in EXCUSES and fallback is not None and self._usable(target, fallback):
+            return Delivered(fallback, How.STALE, failed.reason)
+        return failed
+
+    def _usable(self, target: Target, fallback: Entry | None) -> bool:
+        return fallback is not None and may_serve(fallback, self._contact(target), self._clock.now())
+
+    async def _guarded(self, fetch: Awaitable[Entry | Failed]) -> Entry | Failed:
+        """A crash in a fetch is a mistake of ours; it wakes everyone and frees the key like any ending."""
+        try:
+            return await fetch
+        except Exception as error:  # noqa: BLE001 - the outermost edge of a flight's task
+            self._observer.crashed(error)
+            return Failed(Reason.CRASHED)
+
+    async def _fetch(self, target: Target, generation: int) -> Entry | Failed:
+        # Look again: between this request's look and its flight another flight may have landed.
+        entry = self._store.get(target.key)
+        if entry is not None and entry.generation == generation and self._clock.now() < entry.refresh_at:
+            return entry
+        sent_at = self._clock.now()
+        heard = await self._ask(target, dress(target))
+        if isinstance(heard, Failed):
+            self._protection.failed(target.account, target.key, heard)
+            return heard
+        self._protection.succeeded(target.key)
+        return self._keep(target, generation, sent_at, heard)
+
+    async def _forward(self, target: Target) -> Delivered | Failed:
+        """A read that is not coalesced: a flight of its own, which no one can join."""
+        return await self._alone(target, dress(target), How.FORWARD)
+
+    async def _write(self, target: Target, request: Request) -> Result:
+        body = await request.body()
+        if isinstance(body, Refusal):
+            return body
+        body_is = body_representation(request.fields)
+        if body_is is None:
+            return Refusal(Reason.UNSUPPORTED_MEDIA_TYPE)
+        try:
+            Document.parse(body, body_is, strict=True)
+        except Broken:
+            return Refusal(Reason.MALFORMED_BODY)
+        return await self._alone(target, dress(target, body, body_is), How.WRITE)
+
+    async def _alone(self, target: Target, request: UpstreamRequest, how: How) -> Delivered | Failed:
+        hold = self._protection.hold(target.account, None)
+        if hold is not None:
+            return hold
+        flight, _ = self.flights.join(object(), lambda: self._guarded(self._once(target, request)))
+        landed = await landing(flight)
+        return Delivered(landed, how) if isinstance(landed, Entry) else landed or DRAINED
+
+    async def _once(self, target: Target, request: UpstreamRequest) -> Entry | Failed:
+        sent_at = self._clock.now()
+        try:
+            heard = await self._ask(target, request)
+        finally:
+            # However a write ends, it may have been applied; what was read before it is old before its
+            # writer hears of it.
+            if target.chat is not None and not target.is_read:
+                self._store.raise_generation(target.chat)
+        if isinstance(heard, Failed):
+            self._protection.failed(target.account, None, heard)
+            return heard
+        return keep_nothing(heard.answer, 0, sent_at)
+
+    # -- 8 to 11: ask, and keep what was heard --------------------------------------------------------
+
+    async def _ask(self, target: Target, request: UpstreamRequest) -> Undressed | Failed:
+        sent_at = self._clock.now()
+        answer = await self._upstream.send(request, is_read=target.is_read)
+        if isinstance(answer, Answer):
+            round_trip_s = self._clock.now() - sent_at
+            previous_s = self._round_trips_s.get(target.account)
+            self._round_trips_s[target.account] = smoothed(previous_s, round_trip_s)
+        heard = answer if isinstance(answer, Failed) else undress(target, answer, self._upstream.links)
+        self._observer.asked(target, heard)
+        if isinstance(heard, Undressed) and target.chat is not None:
+            self._learn(target.chat, heard, sent_at)
+        return heard
+
+    def _learn(self, chat: Chat, heard: Undressed, sent_at: float) -> None:
+        """What an answer tells of the chat's life."""
+        known = self._store.contact(chat) or Contact(sent_at)
+        if heard.verdict is Verdict.GOOD:
+            facts = heard.facts
+            timeout_s = known.timeout_s if facts.chat_timeout_s is None else facts.chat_timeout_s
+            self._store.touch(chat, Contact(max(known.at, sent_at), timeout_s, facts.state or known.state))
+        elif heard.verdict is Verdict.GONE:
+            self._store.touch(chat, Contact(known.at, known.timeout_s, GONE))
+
+    def _keep(self, target: Target, generation: int, sent_at: float, heard: Undressed) -> Entry:
+        rule = target.resource.cache
+        if heard.verdict is Verdict.GONE:
+            entry = keep_gone(heard.answer, generation, sent_at)
+        elif heard.verdict is Verdict.GOOD and rule is not None:
+            facts = heard.facts
+            known = self._contact(target) or Contact(sent_at)
+            contact = Contact(sent_at, known.timeout_s, facts.state or known.state)
+            entry = keep_for(
+                heard.answer, rule, generation, contact, self._round_trips_s.get(target.account, 0.0)
+            )
+        else:
+            entry = keep_nothing(heard.answer, generation, sent_at)
+        if entry.fresh_until > entry.sent_at and self._generation(target) == generation:
+            self._store.put(target.key, entry)
+        return entry
+
+    def _generation(self, target: Target) -> int:
+        return 0 if target.chat is None else self._store.generation(target.chat)
+
+    def _contact(self, target: Target) -> Contact | None:
+        return None if target.chat is None else self._store.contact(target.chat)

@@ -1,0 +1,57 @@
+"""Coalescing: one fetch in progress, shared by all who wait for it. Keys and awaitables, nothing else.
+
+A flight belongs to its key, never to a client: it runs as its own task, and whoever stops waiting leaves
+alone. What a flight brings is a value, also when it failed; a flight that raises is a mistake of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Flights(Generic[T]):
+    """The flights of one event loop."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Hashable, asyncio.Task[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def join(
+        self, key: Hashable, fetch: Callable[[], Coroutine[Any, Any, T]]
+    ) -> tuple[asyncio.Task[T], bool]:
+        """The flight of that key, and whether this call started it. There is no await between the two."""
+        flight = self._by_key.get(key)
+        if flight is not None:
+            return flight, False
+        flight = asyncio.create_task(fetch())
+        self._by_key[key] = flight
+        # The key is free in the same step of the loop in which the flight lands, before any waiter runs:
+        # done callbacks are called in the order they were added.
+        flight.add_done_callback(lambda _: self._by_key.pop(key))
+        return flight, True
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let what flies land; after the timeout end it."""
+        flying = set(self._by_key.values())
+        if flying:
+            _, late = await asyncio.wait(flying, timeout=timeout_s)
+            for flight in late:
+                flight.cancel()
+            if late:
+                await asyncio.wait(late)
+
+
+async def landing(flight: asyncio.Task[T], timeout_s: float | None = None) -> T | None:
+    """Wait for a flight without holding it: a cancelled or impatient waiter leaves it as it is.
+
+    None after `timeout_s`. A flight that was ended by `drain` raises CancelledError in each waiter.
+    """
+    if not flight.done():
+        await asyncio.wait((flight,), timeout=timeout_s)
+    return flight.result() if flight.done() else None

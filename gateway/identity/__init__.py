@@ -1,0 +1,1 @@
+"""Who is asking: tokens and the key sets that vouch for them."""

@@ -1,0 +1,83 @@
+"""How the bytes of others become values: JSON (RFC 8259) and base64url (RFC 7515 §2), both read strictly.
+
+Two readers that understand one text differently are a way in, so whatever has a second reading is
+refused: doubled members, NaN, numbers beyond a float, lone surrogates, padding, stray bits.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+
+#: No key set and no honest token comes near; the recursion limit of Python is far away.
+MAX_DEPTH = 32
+
+_BASE64URL = re.compile(rb"[A-Za-z0-9_-]*")
+
+
+def read_object(data: bytes) -> dict[str, object]:
+    """The JSON object in UTF-8 that `data` is. Raises ValueError, which says what is wrong."""
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_members, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {type_name(value)}")  # noqa: TRY004 - the text is at fault
+    if not _within(value, MAX_DEPTH):
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+    # Spelling it again finds what the reader lets through: 1e999 as infinity, and lone surrogates.
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    return value
+
+
+def read_base64url(text: bytes) -> bytes:
+    """The bytes behind unpadded base64url in its one canonical spelling. Raises ValueError."""
+    if not _BASE64URL.fullmatch(text):
+        raise ValueError("not base64url")
+    try:
+        data = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    except binascii.Error:
+        raise ValueError("not base64url: its length is impossible") from None
+    if write_base64url(data) != text:
+        raise ValueError("not base64url: its last character has stray bits")
+    return data
+
+
+def write_base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def type_name(value: object) -> str:
+    """What JSON calls the type of a value that was read from it."""
+    return _TYPE_NAMES.get(type(value), "a number")
+
+
+_TYPE_NAMES: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    type(None): "nothing",
+}
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members: dict[str, object] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError(f"the member {json.dumps(name)} is doubled")
+        members[name] = value
+    return members
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _within(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    children = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_within(child, levels - 1) for child in children)

@@ -1,0 +1,43 @@
+"""Log lines: JSON, one a request, on standard error. On a terminal they are written for eyes.
+
+No line has a token, a key, a query or a visitor's words in it; a chat's id, which is what opens a chat, is
+hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from typing import TextIO, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from gateway.core.messages import Chat
+
+
+def logger(level: str, stream: TextIO = sys.stderr) -> FilteringBoundLogger:
+    """A logger from that level up (debug, info, warning, error)."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    renderer = (
+        structlog.dev.ConsoleRenderer()
+        if stream.isatty()
+        else structlog.processors.JSONRenderer(sort_keys=False)
+    )
+    wrapped = structlog.wrap_logger(
+        structlog.PrintLogger(stream),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+    )
+    return cast(FilteringBoundLogger, wrapped)
+
+
+def hashed(chat: Chat) -> str:
+    """Twelve hex digits that stand for a chat in logs: the same in every replica, and no way back."""
+    return hashlib.sha256(f"{chat.account}/{chat.id}".encode()).hexdigest()[:12]

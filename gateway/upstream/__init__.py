@@ -1,0 +1,1 @@
+"""The way to the vendor: accounts with their keys, and the transport."""

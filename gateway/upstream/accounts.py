@@ -1,0 +1,138 @@
+"""Accounts: their keys, and where each of them lives.
+
+An upstream is fixed in the configuration, or looked up at the vendor's domain service: when it is first
+needed, and again after a connection failed. The answer is pinned to the allowed domains, because whoever
+could forge it would be sent the appKey; the last good one is kept when a look-up fails.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.core.errors import Reason
+from gateway.core.freshness import Failed
+from gateway.core.links import LinkMap
+from gateway.flights import Flights, landing
+
+#: The name of the Server Chat API in the domain service; case-sensitive.
+SERVICE = "conversationVep"
+
+_BARE_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class AppKey:
+    """An application key. It shows itself to nobody but to who asks for `authorization`."""
+
+    _value: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "[appKey]"
+
+    def authorization(self) -> bytes:
+        return b"LivePerson appKey=" + self._value.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account: `origin` such as `https://host`, or None where it has to be discovered."""
+
+    id: str
+    key: AppKey
+    origin: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """The domain service, and the domains that its answers may name (patterns such as `*.example.net`)."""
+
+    origin: str
+    allowed_domains: tuple[str, ...]
+
+
+Get = Callable[[str], Awaitable[bytes | None]]
+
+
+class Accounts:
+    """Where each account lives now. `get` fetches a URL and gives the body of a 200, else None."""
+
+    def __init__(
+        self,
+        accounts: Mapping[str, Account],
+        discovery: Discovery,
+        public_url: str,
+        link_hosts: tuple[str, ...],
+        get: Get,
+    ) -> None:
+        self._accounts = accounts
+        self._discovery = discovery
+        self._public_url = public_url
+        self._link_hosts = link_hosts
+        self._get = get
+        self._found: dict[str, str] = {}
+        self._doubted: set[str] = set()
+        self._lookups: Flights[str | None] = Flights()
+        self.links = self._link_map()
+
+    def key(self, account: str) -> AppKey:
+        return self._accounts[account].key
+
+    async def origin(self, account: str) -> str | Failed:
+        """`https://host` of an account's upstream; looks it up where that is due."""
+        fixed = self._accounts[account].origin
+        if fixed is not None:
+            return fixed
+        if account not in self._found or account in self._doubted:
+            lookup, _ = self._lookups.join(account, lambda: self._look_up(account))
+            found = await landing(lookup)
+            if found is not None and found != self._found.get(account):
+                self._found[account] = found
+                self.links = self._link_map()
+            # One look-up for each doubt: when it fails, the last good value gets its next chance.
+            self._doubted.discard(account)
+        return self._found.get(account) or Failed(Reason.UPSTREAM_UNREACHABLE)
+
+    def doubt(self, account: str) -> None:
+        """A connection failed: the account may have moved."""
+        self._doubted.add(account)
+
+    async def _look_up(self, account: str) -> str | None:
+        body = await self._get(
+            f"{self._discovery.origin}/api/account/{account}/service/{SERVICE}/baseURI.json?version=1.0"
+        )
+        host = None if body is None else _base_uri(body)
+        if host is None or not self._is_allowed(host):
+            return None
+        # The vendor is always spoken to over https; an emulator's domain service on loopback is plain.
+        return f"{self._discovery.origin.partition('://')[0]}://{host}"
+
+    def _is_allowed(self, host: str) -> bool:
+        name = host.partition(":")[0].lower()
+        return any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in self._discovery.allowed_domains)
+
+    def _link_map(self) -> LinkMap:
+        origins = {
+            account.id: account.origin or self._found.get(account.id) for account in self._accounts.values()
+        }
+        return LinkMap(
+            self._public_url,
+            {
+                account: frozenset() if origin is None else frozenset({origin.partition("://")[2].lower()})
+                for account, origin in origins.items()
+            },
+            self._link_hosts,
+        )
+
+
+def _base_uri(body: bytes) -> str | None:
+    """The bare host that the domain service names, or None for an answer of any other shape."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    host = said.get("baseURI") if isinstance(said, dict) else None
+    return host if isinstance(host, str) and _BARE_HOST.fullmatch(host) else None

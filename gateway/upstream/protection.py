@@ -1,0 +1,67 @@
+"""Which failures are remembered, so that a sick upstream is not asked at every request.
+
+After a failure a target is held back for a step that doubles up to a bound; then one request probes. A 429
+speaks for the whole account: nothing is sent until its pause is over. No step and no believed pause is
+longer than five seconds: every request upstream also keeps a chat alive, and a chat has only ten seconds
+between the vendor's poll interval and its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from gateway.core.errors import Reason
+from gateway.core.freshness import Failed
+from gateway.core.messages import Representation
+
+Key = tuple[str, str, Representation]
+
+FIRST_STEP_S = 0.25
+LAST_STEP_S = 5.0
+#: How long a 429 pauses that names no time: the vendor's retry page says at least a second.
+DEFAULT_PAUSE_S = 1.0
+HELD_TARGETS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    failed: Failed
+    until: float
+    step_s: float
+
+
+class Protection:
+    """Backoff for each target, pauses for each account. `now` is monotonic seconds."""
+
+    def __init__(self, now: Callable[[], float], max_pause_s: float) -> None:
+        self._now = now
+        self._max_pause_s = max_pause_s
+        self._targets: LRUCache[Key, _Held] = LRUCache(HELD_TARGETS)
+        self._accounts: dict[str, _Held] = {}
+
+    def hold(self, account: str, key: Key | None) -> Failed | None:
+        """The failure that still stands for the account or the target, with what is left of its pause."""
+        now = self._now()
+        for held in (self._accounts.get(account), None if key is None else self._targets.get(key)):
+            if held is not None and now < held.until:
+                return Failed(held.failed.reason, held.failed.received, held.until - now)
+        return None
+
+    def failed(self, account: str, key: Key | None, failed: Failed) -> None:
+        """Hold back what failed. A write (no key) is held back by nothing but its account's pause."""
+        now = self._now()
+        if failed.reason is Reason.UPSTREAM_THROTTLED:
+            asked_s = DEFAULT_PAUSE_S if failed.retry_after_s is None else failed.retry_after_s
+            pause_s = min(asked_s, self._max_pause_s)
+            self._accounts[account] = _Held(failed, now + pause_s, pause_s)
+        elif key is not None:
+            previous = self._targets.get(key)
+            step_s = FIRST_STEP_S if previous is None else min(previous.step_s * 2, LAST_STEP_S)
+            self._targets[key] = _Held(failed, now + step_s, step_s)
+
+    def succeeded(self, key: Key) -> None:
+        """The target answers again."""
+        self._targets.pop(key, None)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.identity.development import inspect, kid_of, mint, new_key, write_key_pair
+from gateway.identity.keys import ALGORITHMS
+from gateway.identity.keysets import KeySetError, parse_key_set
+
+GetPair = Callable[..., tuple[bytes, bytes]]
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS - {"HS256"}))
+def test_a_new_key_is_fit(pair: GetPair, algorithm: str) -> None:
+    private, public = pair(algorithm)
+    key = parse_key_set(public, frozenset({algorithm})).find(kid_of(private), algorithm)
+    assert key is not None
+    assert key.algorithms == {algorithm}
+    assert b"PRIVATE" in private
+    assert not {"d", "p", "q"} & json.loads(public)["keys"][0].keys()
+
+
+def test_kid_is_the_thumbprint() -> None:
+    """RFC 8037 appendix A.3 has this key and its thumbprint."""
+    seed = "302e020100300506032b6570042204209d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
+    body = base64.b64encode(bytes.fromhex(seed)).decode()
+    pem = f"-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n".encode()
+    assert kid_of(pem) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "none", "", "ES256K"])
+def test_no_pair_for(algorithm: str) -> None:
+    with pytest.raises(ValueError, match="algorithm: expected one of ES256, "):
+        new_key(algorithm)
+
+
+def test_files(tmp_path: Path) -> None:
+    private, public = write_key_pair(tmp_path, "ES256")
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert parse_key_set(public.read_bytes(), frozenset({"ES256"})).find(
+        kid_of(private.read_bytes()), "ES256"
+    )
+
+
+@pytest.mark.parametrize("name", ["private.pem", "jwks.json"])
+def test_files_are_not_overwritten(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=name):
+        write_key_pair(tmp_path, "ES256")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_mint_says_what_is_wrong(pair: GetPair) -> None:
+    private, public = pair("ES256")
+    with pytest.raises(KeySetError, match="at least 32 bytes"):
+        mint(b"short", "HS256", None, {})
+    with pytest.raises(KeySetError, match="looks like PEM"):
+        mint(private, "HS256", None, {})
+    for key, algorithm, claims in [
+        (public, "ES256", {}),
+        (private, "RS256", {}),
+        (private, "ES384", {}),
+        (private, "none", {}),
+        (private, "HS512", {}),
+        (private, "ES256", {"x": b""}),
+    ]:
+        with pytest.raises(ValueError, match="expected a private key|cannot sign"):
+            mint(key, algorithm, None, claims)
+
+
+def test_inspect(pair: GetPair) -> None:
+    token = mint(pair("ES256")[0], "ES256", "k", {"sub": "bff"})
+    seen = inspect(token + "\n")
+    assert seen.header == {"alg": "ES256", "typ": "JWT", "kid": "k"}
+    assert seen.claims == {"sub": "bff"}
+    assert seen.faults == ()
+    assert str(seen).startswith("NOT VERIFIED")
+    assert '"sub": "bff"' in str(seen)
+
+
+@pytest.mark.parametrize(
+    ("token", "fault"),
+    [
+        ("", "token: expected three parts with dots between, got 1"),
+        ("a.b.c.d.e", "token: expected three parts with dots between, got 5"),
+        ("x" * 8193, "token: expected at most 8192 characters, got 8193"),
+        ("é.e30.", "header: not base64url"),
+        ("e30.W10.", "claims: expected a JSON object, got an array"),
+        ("\ud800.e30.", "header: "),
+    ],
+)
+def test_inspect_tells_faults(token: str, fault: str) -> None:
+    assert inspect(token).faults[0].startswith(fault)
+    assert fault in str(inspect(token))
+
+
+@given(st.text() | st.lists(st.text("eyJ0W10K_-.", max_size=20), min_size=3, max_size=3).map(".".join))
+def test_inspect_never_raises(token: str) -> None:
+    assert str(inspect(token)).startswith("NOT VERIFIED")
