@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import Protocol, TypeVar, assert_never
 
 from gateway.core.access import Claims, Grant, admit
 from gateway.core.answers import Undressed, undress
@@ -47,6 +47,7 @@ from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
 from gateway.core.requests import Request
 from gateway.flights import Flights, landing
 
+T = TypeVar("T")
 Key = tuple[str, str, Representation]
 
 
@@ -123,6 +124,7 @@ EXCUSES = frozenset(
     }
 )
 DRAINED = Failed(Reason.DRAINING)
+CRASHED = Failed(Reason.CRASHED)
 
 
 class Exchange:
@@ -152,7 +154,7 @@ class Exchange:
     async def answer(self, request: Request) -> Reply:
         """The whole road."""
         began = self._clock.now()
-        trip = await self._travel(request)
+        trip = await self._guarded(self._travel(request), Trip(CRASHED))
         now = self._clock.now()
         made = reply(trip, request, self._rules().default_representation, now, self._clock.wall())
         self._observer.replied(request, trip, made, now - began)
@@ -217,7 +219,7 @@ class Exchange:
 
     def _fly(self, target: Target, generation: int) -> tuple[asyncio.Task[Entry | Failed], bool]:
         return self.flights.join(
-            (target.key, generation), lambda: self._guarded(self._fetch(target, generation))
+            (target.key, generation), lambda: self._guarded(self._fetch(target, generation), CRASHED)
         )
 
     async def _wait(self, target: Target, generation: int, fallback: Entry | None) -> Delivered | Failed:
@@ -241,13 +243,13 @@ class Exchange:
     def _usable(self, target: Target, fallback: Entry | None) -> bool:
         return fallback is not None and may_serve(fallback, self._contact(target), self._clock.now())
 
-    async def _guarded(self, fetch: Awaitable[Entry | Failed]) -> Entry | Failed:
-        """A crash in a fetch is a mistake of ours; it wakes everyone and frees the key like any ending."""
+    async def _guarded(self, work: Awaitable[T], crashed: T) -> T:
+        """A crash is a mistake of ours. In a fetch it wakes everyone and frees the key like any ending."""
         try:
-            return await fetch
-        except Exception as error:  # noqa: BLE001 - the outermost edge of a flight's task
+            return await work
+        except Exception as error:  # noqa: BLE001 - the outermost edge of a request, and of a flight
             self._observer.crashed(error)
-            return Failed(Reason.CRASHED)
+            return crashed
 
     async def _fetch(self, target: Target, generation: int) -> Entry | Failed:
         # Look again: between this request's look and its flight another flight may have landed.
@@ -258,7 +260,8 @@ class Exchange:
         heard = await self._ask(target, dress(target))
         if isinstance(heard, Failed):
             self._protection.failed(target.account, target.key, heard)
-            return heard
+            # With what the gateway makes of it: how long nobody needs to ask again.
+            return self._protection.hold(target.account, target.key) or heard
         self._protection.succeeded(target.key)
         return self._keep(target, generation, sent_at, heard)
 
@@ -283,7 +286,7 @@ class Exchange:
         hold = self._protection.hold(target.account, None)
         if hold is not None:
             return hold
-        flight, _ = self.flights.join(object(), lambda: self._guarded(self._once(target, request)))
+        flight, _ = self.flights.join(object(), lambda: self._guarded(self._once(target, request), CRASHED))
         landed = await landing(flight)
         return Delivered(landed, how) if isinstance(landed, Entry) else landed or DRAINED
 

@@ -50,8 +50,8 @@ class Flights(Generic[T]):
 async def landing(flight: asyncio.Task[T], timeout_s: float | None = None) -> T | None:
     """Wait for a flight without holding it: a cancelled or impatient waiter leaves it as it is.
 
-    None after `timeout_s`. A flight that was ended by `drain` raises CancelledError in each waiter.
+    None after `timeout_s`, and for a flight that `drain` ended.
     """
     if not flight.done():
         await asyncio.wait((flight,), timeout=timeout_s)
-    return flight.result() if flight.done() else None
+    return flight.result() if flight.done() and not flight.cancelled() else None

@@ -10,9 +10,10 @@ import asyncio
 import io
 import json
 import selectors
-from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, TypeVar, assert_never
 
 from gateway.config.policies import load_policies
 from gateway.core.access import Claims
@@ -20,11 +21,21 @@ from gateway.core.errors import Reason, Refusal
 from gateway.core.freshness import Failed
 from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Representation, UpstreamRequest
-from gateway.core.policy import Policies
+from gateway.core.policy import STATES, CacheRule, Policies
 from gateway.core.replies import Reply
 from gateway.core.requests import Request
 from gateway.demo.stage import ACCOUNT, ISSUER, shipped_policies
-from gateway.emulator import Emulator, EmulatorConfig, EmulatorRequest, Whole
+from gateway.emulator import (
+    Drip,
+    Drop,
+    Emulator,
+    EmulatorConfig,
+    EmulatorRequest,
+    Hang,
+    Reset,
+    Truncate,
+    Whole,
+)
 from gateway.exchange import Exchange, Rules
 from gateway.observe.logs import logger
 from gateway.observe.metrics import Metrics
@@ -40,9 +51,13 @@ APP_KEY = "0123456789abcdef0123456789abcdef"
 UPSTREAM_HOST = "va-e.convep.liveperson.net"
 PUBLIC_URL = "https://chat.example"
 DEADLINE_S = 5.0
+MAX_PAUSE_S = 5.0
+STALE_AFTER_S = 0.250
+#: Nothing sent by then is still in flight.
+SETTLED_S = 2 * DEADLINE_S
 
 
-class _NoWait(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
+class _NoWait(selectors.DefaultSelector):
     """A selector that, instead of waiting, lets the clock jump."""
 
     now = 0.0
@@ -50,7 +65,7 @@ class _NoWait(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("deadlock: nothing is ready and no timer is set")
-        self.now += timeout
+        self.now += max(0.0, timeout)
         return []
 
 
@@ -98,39 +113,76 @@ class TokensAsNames:
         return Claims({"iss": ISSUER, "sub": subject}, expires_at)
 
 
+@dataclass(slots=True)
+class Sent:
+    """One request on the upstream side of the gateway. Times are the loop's; `outcome` is None in flight."""
+
+    request: UpstreamRequest
+    at: float
+    outcome: Answer | Failed | None = None
+
+    @property
+    def is_contact(self) -> bool:
+        """Whether the chat answered it, as far as the gateway can know."""
+        return isinstance(self.outcome, Answer) and 200 <= self.outcome.status < 300
+
+
 class EmulatedUpstream:
-    """The port `Upstream`, straight into the emulator. `latency_s` is drawn for each request."""
+    """The port `Upstream`, straight into the emulator. `latency_s` is asked twice: half of it is the way
+    there, half of it the way back.
+    """
 
     def __init__(self, emulator: Emulator, latency_s: Callable[[], float]) -> None:
         self.emulator = emulator
         self.latency_s = latency_s
         self.links = LinkMap(PUBLIC_URL, {ACCOUNT: frozenset({UPSTREAM_HOST})}, ("*.liveperson.net",))
-        self.requests: list[UpstreamRequest] = []
-        #: Called with each request before it is sent; what it returns is the outcome instead.
+        self.sent: list[Sent] = []
+        #: Called with each request before it leaves; what it returns, if anything, is the outcome instead.
         self.interfere: Callable[[UpstreamRequest], Awaitable[Answer | Failed | None]] | None = None
+        #: Called whenever the emulator has carried out a request, before the answer is on its way.
+        self.arrived: Callable[[], None] = lambda: None
 
     async def send(self, request: UpstreamRequest, *, is_read: bool) -> Answer | Failed:
         del is_read
+        sent = Sent(request, asyncio.get_running_loop().time())
+        self.sent.append(sent)
         try:
             async with asyncio.timeout(DEADLINE_S):
-                return await self._send(request)
+                sent.outcome = await self._send(request)
         except TimeoutError:
-            return Failed(Reason.UPSTREAM_TIMEOUT)
+            sent.outcome = Failed(Reason.UPSTREAM_TIMEOUT)
+        return sent.outcome
 
     async def _send(self, request: UpstreamRequest) -> Answer | Failed:
-        self.requests.append(request)
-        there_s = self.latency_s() / 2
-        back_s = self.latency_s() / 2
-        await asyncio.sleep(there_s)
+        if self.interfere is not None:
+            outcome = await self.interfere(request)
+            if outcome is not None:
+                return outcome
+        await asyncio.sleep(self.latency_s() / 2)
         headers = (*request.headers, (b"authorization", f"LivePerson appKey={APP_KEY}".encode()))
-        response = self.emulator.handle(EmulatorRequest(request.method, request.target, headers, request.body))
-        await asyncio.sleep(back_s + response.delay_s)
-        if not isinstance(response.delivery, Whole):
-            # Hang, drop, reset, drip, truncate: on this road they all end as one of these two.
-            if type(response.delivery).__name__ == "Hang":
-                await asyncio.sleep(DEADLINE_S * 2)
-            return Failed(Reason.UPSTREAM_RESET)
-        return Answer(response.status, response.headers, response.body)
+        response = self.emulator.handle(
+            EmulatorRequest(request.method, request.target, headers, request.body)
+        )
+        self.arrived()
+        await asyncio.sleep(self.latency_s() / 2 + response.delay_s)
+        match response.delivery:
+            case Whole():
+                return Answer(response.status, response.headers, response.body)
+            case Hang():
+                return await nothing()
+            case Drop() | Reset() | Truncate():
+                return Failed(Reason.UPSTREAM_RESET)
+            case Drip(chunk_bytes, every_s):
+                await asyncio.sleep(len(response.body) / chunk_bytes * every_s)
+                return Answer(response.status, response.headers, response.body)
+            case _:
+                assert_never(response.delivery)
+
+
+async def nothing() -> Failed:
+    """What comes back when nothing comes back: the deadline ends it."""
+    await asyncio.sleep(DEADLINE_S * 2)
+    return Failed(Reason.UPSTREAM_TIMEOUT)
 
 
 class Simulation:
@@ -142,7 +194,7 @@ class Simulation:
         config: EmulatorConfig | None = None,
         policies: Policies | None = None,
         latency_s: Callable[[], float] = lambda: 0.120,
-        stale_after_s: float = 0.250,
+        store: type[MemoryStore] = MemoryStore,
     ) -> None:
         self.clock = VirtualClock()
         self.emulator = Emulator(
@@ -150,22 +202,29 @@ class Simulation:
         )
         self.upstream = EmulatedUpstream(self.emulator, latency_s)
         self.verifier = TokensAsNames(self.clock)
-        self.store = MemoryStore(64 * 1024 * 1024, self.clock.now)
+        self.store = store(64 * 1024 * 1024, self.clock.now)
         self.metrics = Metrics()
         self.log = io.StringIO()
-        self.rules = Rules(policies or shipped(), frozenset({ACCOUNT}), Representation.JSON, stale_after_s)
+        self.rules = Rules(policies or shipped(), frozenset({ACCOUNT}), Representation.JSON, STALE_AFTER_S)
         self.exchange = Exchange(
             rules=lambda: self.rules,
             clock=self.clock,
             verifier=self.verifier,
             store=self.store,
             upstream=self.upstream,
-            protection=Protection(self.clock.now, 5.0),
+            protection=Protection(self.clock.now, MAX_PAUSE_S),
             observer=Observer(self.metrics, logger("info", self.log)),
         )
 
     async def ask(
-        self, method: str, path: str, query: str = "", *, subject: str = "bff", body: bytes = b"", **fields: str
+        self,
+        method: str,
+        path: str,
+        query: str = "",
+        *,
+        subject: str = "bff",
+        body: bytes = b"",
+        **fields: str,
     ) -> Reply:
         """One request; `fields` are header fields, with underscores for dashes."""
         named = {name.replace("_", "-").encode(): value.encode() for name, value in fields.items()}
@@ -174,38 +233,88 @@ class Simulation:
             return body
 
         named.setdefault(b"authorization", f"Bearer {subject}".encode())
-        return await self.exchange.answer(
-            Request("test", method, path.encode(), query.encode(), named, read)
-        )
+        return await self.exchange.answer(Request("test", method, path.encode(), query.encode(), named, read))
 
-    async def info(self, chat: str, **fields: str) -> Reply:
-        return await self.ask("GET", chat_path(chat, "/info"), **fields)
+    async def info(self, chat: str, *, subject: str = "bff", **fields: str) -> Reply:
+        return await self.ask("GET", chat_path(chat, "/info"), subject=subject, **fields)
+
+    async def put(self, chat: str, name: str, value: str) -> Reply:
+        """Set `visitorName` or `visitorTyping`."""
+        path = chat_path(chat, f"/info/{name}")
+        return await self.ask("PUT", path, body=as_json({name: value}), content_type="application/json")
 
     async def rename(self, chat: str, name: str) -> Reply:
         """The write that most tests use."""
-        body = json.dumps({"visitorName": name}).encode()
-        path = chat_path(chat, "/info/visitorName")
-        return await self.ask("PUT", path, body=body, content_type="application/json")
+        return await self.put(chat, "visitorName", name)
 
-    def chat(self) -> str:
-        """A chat that an agent has accepted."""
-        chat = self.emulator.start_chat(ACCOUNT)
+    async def post(self, chat: str, **event: str) -> Reply:
+        """Post an event: `type="line", text=...`, or `type="state", state="ended"`."""
+        said = {"event": {"@type": event.pop("type")} | event}
+        path = chat_path(chat, "/events")
+        return await self.ask("POST", path, body=as_json(said), content_type="application/json")
+
+    def chat(self, **fields: Any) -> str:
+        """A chat that an agent has accepted. `fields` are those of Start Chat."""
+        chat = self.emulator.start_chat(ACCOUNT, **fields)
         self.emulator.accept(chat)
         return chat
+
+    def asked(self, resource: str | None = None) -> int:
+        """How many requests reached the emulator."""
+        return self.emulator.counts().total(resource=resource)
+
+    async def settle(self) -> None:
+        """Let all that is in flight land, and see that nothing is left of it."""
+        await asyncio.sleep(SETTLED_S)
+        assert len(self.exchange.flights) == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def as_json(value: object) -> bytes:
+    return json.dumps(value).encode()
 
 
 def chat_path(chat: str, rest: str = "") -> str:
     return f"/api/account/{ACCOUNT}/chat/{chat}{rest}"
 
 
-def shipped(folder: Path | None = None) -> Policies:
+@lru_cache
+def shipped() -> Policies:
     """The policies that come with the package."""
-    policies, mistakes = load_policies(
-        folder or shipped_policies(), frozenset({ACCOUNT}), frozenset({ISSUER}), 1
-    )
+    policies, mistakes = load_policies(shipped_policies(), frozenset({ACCOUNT}), frozenset({ISSUER}), 1)
     assert policies is not None, mistakes
     return policies
 
 
+def caching(rules: Mapping[str, CacheRule]) -> Policies:
+    """The shipped policies with other cache rules, by the name of the resource."""
+    resources = (
+        replace(resource, cache=rules[resource.name], coalesce=True) if resource.name in rules else resource
+        for resource in shipped().resources
+    )
+    return replace(shipped(), resources=tuple(resources))
+
+
+def cache_rule(ttl_s: float, stale_s: float = 5.0) -> CacheRule:
+    """One TTL for all states, and the volatile fields of the shipped policies."""
+    return CacheRule(dict.fromkeys(STATES, ttl_s), stale_s, frozenset({"lastUpdate", "duration"}))
+
+
 def header(reply: Reply, name: str) -> str | None:
     return next((value.decode() for key, value in reply.headers if key == name.encode()), None)
+
+
+def outcome(reply: Reply) -> str:
+    """How the reply says it came about: hit, stale, miss, collapsed, bypass, method; empty for problems."""
+    status = header(reply, "cache-status") or ""
+    if "hit" in status:
+        return "stale" if "ttl=-" in status else "hit"
+    if "collapsed" in status:
+        return "collapsed"
+    return status.partition("fwd=")[2].partition(";")[0]
+
+
+def name_of(reply: Reply) -> str:
+    """The visitor's name in an info."""
+    name: str = json.loads(reply.body)["info"]["visitorName"]
+    return name

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn, TypeVar, get_args, get_origin
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from gateway.config.documents import Document
 from gateway.config.mistakes import KeyPath, Mistake, dotted, shown
+from gateway.core.messages import Representation
 
 M = TypeVar("M", bound="Model")
 
@@ -82,7 +82,7 @@ def _flag(value: object) -> bool:
 
 
 def _listed(value: object) -> object:
-    return value if isinstance(value, list) else wrong("a list")
+    return value if isinstance(value, list | tuple) else wrong("a list", got=_kind(value))
 
 
 #: true or false, and nothing that pydantic would take for one.
@@ -91,12 +91,9 @@ FLAG = PlainValidator(_flag)
 LISTED = BeforeValidator(_listed)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: `localhost`, 127.0.0.0/8 or ::1 (RFC 6761 §6.3, RFC 6890)."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+RepresentationName = Annotated[
+    Representation, one_of([representation.value for representation in Representation], Representation)
+]
 
 
 def check(model: type[M], document: Document, at: KeyPath, context: Mapping[str, Any]) -> M | list[Mistake]:
@@ -126,8 +123,12 @@ def _mistake(model: type[Model], document: Document, at: KeyPath, error: ErrorDe
 def _got(kind: str, path: KeyPath, value: object) -> str:
     if kind == "too_short":
         return "none"
+    return _kind(value) if kind in _WORDS else shown(path, value)
+
+
+def _kind(value: object) -> str:
     # Where a map or a list belongs, a text may be anything, a secret included.
-    return "a text" if kind in _WORDS and isinstance(value, str) else shown(path, value)
+    return "a text" if isinstance(value, str) else shown((), value)
 
 
 def _fields(model: type[Model], loc: KeyPath) -> tuple[str, ...]:

@@ -200,8 +200,9 @@ class _Reader:
         if event.anchor is not None or event.tag is not None:
             self._refuse((*path, value), event, "a plain key", "one with an anchor or a tag")
         if event.implicit[0] and not _is_text(value):
+            short = value[:60]
             self._refuse(
-                (*path, value), event, f'a text as key, in quotes ("{value}":)', f"{value} without quotes"
+                (*path, value), event, f'a text as key, in quotes ("{short}":)', f"{short} without quotes"
             )
         return str(value)
 

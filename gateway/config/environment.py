@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from gateway.config.documents import Document, plain, read
-from gateway.config.mistakes import KeyPath, Mistake
+from gateway.config.mistakes import KeyPath, Mistake, dotted
 
 PREFIX = "CHAT_GATEWAY_"
 
@@ -32,8 +32,8 @@ def overlay(document: Document, environ: Mapping[str, str]) -> tuple[Document, l
     for path, variable in variables:
         origin = (f"environment variable {variable}", 0)
         if not _put(data, path, _value(environ[variable])):
-            expected = "the name of a setting (lists are replaced as a whole)"
-            mistakes.append(Mistake(*origin, ".".join(path), expected, variable))
+            expected = "the name of a setting (lists are replaced whole)"
+            mistakes.append(Mistake(*origin, dotted(path), expected, variable.removeprefix(PREFIX)))
             continue
         origins = {place: at for place, at in origins.items() if place[: len(path)] != path}
         for end in range(1, len(path) + 1):

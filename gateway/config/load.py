@@ -32,7 +32,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     """
     document, mistakes = read_file(path, path.name)
     if document.data is None and mistakes:
-        return Loaded(None, None, tuple(mistakes))
+        return Loaded(None, None, tidy(mistakes))
     document, more = overlay(document, environ)
     checked = check(Settings, document, (), {"folder": path.parent})
     policies, others = _policies(document.data, path.parent)

@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WrapValidator, model_validator
 
-from gateway.config.checking import FLAG, LISTED, Model, check, context_of, one_of, text, whole, wrong
+from gateway.config.checking import (
+    FLAG,
+    LISTED,
+    Model,
+    RepresentationName,
+    check,
+    context_of,
+    one_of,
+    text,
+    whole,
+    wrong,
+)
 from gateway.config.documents import Document, read_file, reason_of
-from gateway.config.mistakes import Mistake, dotted, shown, tidy
+from gateway.config.mistakes import Mistake, dotted, quoted, shown, tidy
 from gateway.core.messages import Representation
 from gateway.core.paths import DROPPED
 from gateway.core.policy import ACTIONS, CacheRule, Client, Policies, Resource
@@ -48,6 +59,7 @@ _ACTIONS_OF: Mapping[tuple[bool, str], tuple[str, ...]] = {
 # A tunnel for whole requests and the page that opens it: both defeat every rule that stands here.
 _NEVER = frozenset({"js2rest", "hcp"})
 
+_SEGMENT = re.compile(r"[A-Za-z][A-Za-z0-9]*(\.json)?|\{chat\}|\{event\}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _NAMED = "a name of a letter and up to 63 letters, digits, - and _"
 
@@ -58,20 +70,15 @@ def _path(value: object) -> tuple[str, ...]:
     segments = tuple(value.split("/")) if isinstance(value, str) else ()
     if not _NEVER.isdisjoint(re.split(r"[/.]", str(value).lower())):
         wrong("no path with js2rest or hcp, which would let requests around these rules")
-    names = [segment for segment in segments if segment not in {"{chat}", "{event}"}]
-    if not names or not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(\.json)?", name) for name in names):
+    if not segments or not all(_SEGMENT.fullmatch(segment) for segment in segments):
         wrong("a path of names (letters and digits) with / between them")
-    if "{chat}" in segments and (
-        segments[0] != "chat" or segments.index("{chat}") != 1 or segments.count("{chat}") > 1
-    ):
-        wrong("{chat} only right after a leading chat/")
-    if any(
-        here == "{event}" and before != "events"
-        for before, here in zip(("", *segments), segments, strict=False)
-    ):
-        wrong("{event} only right after events/")
-    if any("." in segment for segment in segments[:-1]):
-        wrong(".json only at the end")
+    for index, (before, here) in enumerate(pairwise(("", *segments))):
+        if here == "{chat}" and (index, before) != (1, "chat"):
+            wrong("{chat} only right after a leading chat/")
+        if here == "{event}" and before != "events":
+            wrong("{event} only right after events/")
+        if "." in before:
+            wrong(".json only at the end")
     return segments
 
 
@@ -88,12 +95,10 @@ def _known_query(query: Mapping[str, str]) -> Mapping[str, str]:
     for name in query:
         if name in COMMON_QUERY:
             wrong("no v and NC, which every resource takes", got=name, at=(name,))
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or name in DROPPED:
-            wrong(
-                "the name of a query parameter (letters and digits, and none that is dropped)",
-                got=shown((), name),
-                at=(name,),
-            )
+        if name in DROPPED:
+            wrong(f"none of the names that are dropped ({', '.join(sorted(DROPPED))})", got=name, at=(name,))
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name):
+            wrong("a name of letters and digits", got=shown((), name), at=(name,))
     return query
 
 
@@ -130,13 +135,9 @@ class ResourceRow(Model):
         Mapping[str, Annotated[str, one_of(ACTIONS)]], Field(min_length=1), AfterValidator(_chosen_methods)
     ]
     query: Annotated[Mapping[str, Annotated[str, one_of(PATTERNS)]], AfterValidator(_known_query)] = {}
-    representations: Annotated[
-        tuple[
-            Annotated[Representation, one_of([kind.value for kind in Representation], Representation)], ...
-        ],
-        LISTED,
-        Field(min_length=1),
-    ] = tuple(Representation)
+    representations: Annotated[tuple[RepresentationName, ...], LISTED, Field(min_length=1)] = tuple(
+        Representation
+    )
     coalesce: Annotated[bool | None, FLAG] = None
     cache: CacheRow | None = None
 
@@ -151,11 +152,7 @@ class ResourceRow(Model):
                 wrong("no such key without GET: only reads are kept and shared", got=key, at=(key,))
         if self.cache and self.coalesce is False:
             wrong("true, as the resource is cached", got="false", at=("coalesce",))
-        if (
-            self.path[-1:]
-            and self.path[-1].endswith(".json")
-            and self.representations != (Representation.JSON,)
-        ):
+        if "".join(self.path).endswith(".json") and self.representations != (Representation.JSON,):
             wrong("[json], as the path ends in .json", got="others", at=("representations",))
         return self
 
@@ -222,9 +219,8 @@ def load_policies(
     `shown_as` stands before the files' names in the mistakes.
     """
     resources, mistakes = _resources(folder / "resources.yaml", f"{shown_as}resources.yaml")
-    clients, more = _clients(
-        folder / "clients", f"{shown_as}clients", {"accounts": accounts, "issuers": issuers}
-    )
+    context = {"accounts": accounts, "issuers": issuers}
+    clients, more = _clients(folder / "clients", f"{shown_as}clients", context)
     told = tidy(mistakes + more)
     if any(mistake.severity == "error" for mistake in told):
         return None, told
@@ -238,7 +234,9 @@ def _resources(path: Path, name: str) -> tuple[list[Resource], list[Mistake]]:
         place = "/".join(row.path).removesuffix(".json")
         if place in taken:
             expected = f"each path once (first in {dotted(('resources', taken[place]))})"
-            mistakes.append(document.mistake(("resources", key, "path"), expected, repr("/".join(row.path))))
+            mistakes.append(
+                document.mistake(("resources", key, "path"), expected, quoted("/".join(row.path)))
+            )
         taken.setdefault(place, key)
     # Names before ids: `chat/availability` is no chat, wherever it stands in the file.
     ordered = sorted(rows.items(), key=lambda item: [segment.startswith("{") for segment in item[1].path])
@@ -262,11 +260,8 @@ def _clients(folder: Path, name: str, context: Mapping[str, Any]) -> tuple[list[
         for key, row in rows.items():
             if key in found:
                 file, line = found[key][1].where(("clients", key))
-                mistakes.append(
-                    document.mistake(
-                        ("clients", key), f"each client once (first in {file}:{line})", "it again"
-                    )
-                )
+                expected = f"each client once (first in {file}:{line})"
+                mistakes.append(document.mistake(("clients", key), expected, "it again"))
             else:
                 found[key] = row.client(key), document
     if not found and not mistakes:
@@ -278,14 +273,12 @@ def _overlaps(clients: Sequence[tuple[Client, Document]]) -> list[Mistake]:
     """A warning for each two clients that one token can match."""
     warnings = []
     for (first, its_document), (second, document) in combinations(clients, 2):
-        if any(
-            _differ(first.match[claim], second.match[claim])
-            for claim in first.match.keys() & second.match.keys()
-        ):
+        shared = first.match.keys() & second.match.keys()
+        if any(_differ(first.match[claim], second.match[claim]) for claim in shared):
             continue
         there, line = its_document.where(("clients", first.name, "match"))
         expected = (
-            f"a claim that differs from {first.name} ({there}:{line}): tokens that match both are refused"
+            f"a claim that differs from {first.name} ({there}:{line}): tokens matching both are refused"
         )
         file, line = document.where(("clients", second.name, "match"))
         key = dotted(("clients", second.name, "match"))

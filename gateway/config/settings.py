@@ -16,7 +16,17 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
 
-from gateway.config.checking import FLAG, LISTED, Model, context_of, is_loopback, one_of, text, whole, wrong
+from gateway.config.checking import (
+    FLAG,
+    LISTED,
+    Model,
+    RepresentationName,
+    context_of,
+    one_of,
+    text,
+    whole,
+    wrong,
+)
 from gateway.config.documents import content_of
 from gateway.config.mistakes import quoted
 from gateway.core.messages import Representation
@@ -89,9 +99,17 @@ def _origin(value: object) -> str:
     return wrong(expected) if path else origin
 
 
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine: `localhost`, 127.0.0.0/8 or ::1 (RFC 6761 §6.3, RFC 6890)."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _encrypted(origin: str) -> bool:
     url = urlsplit(origin)
-    return url.scheme == "https" or is_loopback(url.hostname or "")
+    return url.scheme == "https" or _is_loopback(url.hostname or "")
 
 
 def _encrypted_origin(value: object) -> str:
@@ -259,9 +277,7 @@ class Settings(Model):
     upstream: Upstream = Upstream()
     cache: Cache = Cache()
     max_body_bytes: Annotated[int, whole(1_024, 8_388_608)] = 262_144
-    default_representation: Annotated[
-        Representation, one_of([kind.value for kind in Representation], Representation)
-    ] = Representation.JSON
+    default_representation: RepresentationName = Representation.JSON
     cors: Cors = Cors()
     reload_s: Annotated[int, whole(1, 3_600)] = 2
     drain_s: Annotated[int, whole(0, 300)] = 10

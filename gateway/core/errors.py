@@ -18,6 +18,7 @@ class Reason(enum.Enum):
 
     # The request itself.
     MALFORMED_REQUEST = ("malformed-request", 400, "Malformed request", "This is not an HTTP request.")
+    CLIENT_GONE = ("client-gone", 400, "Client gone", "The client hung up before its request was complete.")
     MALFORMED_TARGET = (
         "malformed-target",
         400,

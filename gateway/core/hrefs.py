@@ -7,6 +7,7 @@ link to link, which is sound only in a document that `core.documents` has parsed
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Generator, Iterator
@@ -27,7 +28,10 @@ _XML_MARKUP = re.compile(
 _XML_ATTRIBUTE = re.compile(rb"\s+([^\s=<>/]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 _XML_REFERENCE = re.compile(r"&(?:#x([0-9a-fA-F]+)|#([0-9]+)|(amp|lt|gt|quot|apos));")
 _XML_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
-_XML_UNSAFE = re.compile("[^\x20-\x7e\udc80-\udcff]|[&<>\"']")
+_XML_UNSAFE = re.compile("[^\x20-\x7e\udc80-\udcff]")
+
+# An attribute's line ends and tabs are spaces to whoever reads it (XML 1.0 §3.3.3).
+_XML_SPACES = str.maketrans("\t\n\r", "   ")
 
 
 def json_hrefs(body: bytes) -> Iterator[Span]:
@@ -103,12 +107,8 @@ def read_xml(raw: bytes) -> str:
 
 def write_xml(text: str) -> bytes:
     """The inverse of `read_xml`, good between quotes of either kind."""
-    escaped = _XML_UNSAFE.sub(lambda unsafe: f"&#{ord(unsafe[0])};", text)
+    escaped = _XML_UNSAFE.sub(lambda unsafe: f"&#{ord(unsafe[0])};", html.escape(text))
     return escaped.encode("ascii", "surrogateescape")
-
-
-# An attribute's line ends and tabs are spaces to whoever reads it (XML 1.0 §3.3.3).
-_XML_SPACES = str.maketrans("\t\n\r", "   ")
 
 
 def _referred(reference: re.Match[str]) -> str:

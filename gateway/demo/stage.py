@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,31 +31,41 @@ def shipped_policies() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What was written. `config` is the path of `gateway.yaml`."""
+    """What was written. `config` is the path of `gateway.yaml`; `wall` is the clock of the tokens."""
 
     config: Path
     private_key: bytes = field(repr=False)
+    wall: Callable[[], float] = time.time
 
     def token(self, subject: str = "bff", lifetime_s: float = 3600.0, **claims: object) -> str:
         """A token for one of the clients of the shipped policies."""
-        said = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": int(time.time() + lifetime_s)}
+        said = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": int(self.wall() + lifetime_s)}
         return mint(self.private_key, ALGORITHM, kid_of(self.private_key), said | claims)
 
 
-def set_stage(folder: Path, *, listen: str, admin_listen: str, public_url: str, upstream: str, app_key: str, **settings: object) -> Stage:
+def set_stage(
+    folder: Path,
+    *,
+    listen: str,
+    admin_listen: str,
+    public_url: str,
+    upstream: str,
+    app_key: str,
+    **settings: object,
+) -> Stage:
     """Write configuration, policies and keys into `folder`. `settings` go into `gateway.yaml` as they are."""
-    private, _ = write_key_pair(folder, ALGORITHM)
-    (folder / "app-key").write_text(app_key + "\n")
-    shutil.copytree(shipped_policies(), folder / "policies", dirs_exist_ok=True)
+    private, jwks = write_key_pair(folder, ALGORITHM)
+    app_key_file = folder / "app-key"
+    app_key_file.write_text(app_key + "\n")
+    shutil.copytree(shipped_policies(), folder / "policies")
+    issuer = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": [ALGORITHM], "jwks": jwks.name}
     configuration = {
         "listen": listen,
         "admin_listen": admin_listen,
         "public_url": public_url,
         "policies": "policies/",
-        "accounts": {ACCOUNT: {"upstream": upstream, "app_key_file": "app-key"}},
-        "issuers": [
-            {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": [ALGORITHM], "jwks": "jwks.json"}
-        ],
+        "accounts": {ACCOUNT: {"upstream": upstream, "app_key_file": app_key_file.name}},
+        "issuers": [issuer],
     }
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(configuration | settings, sort_keys=False))

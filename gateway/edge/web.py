@@ -17,10 +17,6 @@ from gateway.core.replies import Reply, Trip, reply
 from gateway.core.requests import Request
 
 
-class ClientGone(Exception):
-    """The client hung up before its request was complete."""
-
-
 @dataclass(frozen=True, slots=True)
 class Cors:
     """Which origins' scripts may use the gateway; none, unless configured."""
@@ -63,11 +59,8 @@ class Web:
         elif (preflight := self._preflight(request)) is not None:
             await _write(send, preflight)
         else:
-            try:
-                made = await self._answer(request)
-            except ClientGone:
-                return
-            await _write(send, made)
+            # Whoever has hung up by now is written to in vain, and that is all.
+            await _write(send, await self._answer(request))
 
     def _request(self, scope: Scope, receive: Receive, fields: Fields) -> Request:
         async def body() -> bytes | Refusal:
@@ -114,7 +107,7 @@ async def _read_body(receive: Receive, max_bytes: int) -> bytes | Refusal:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            return Refusal(Reason.CLIENT_GONE)
         body += message.get("body", b"")
         if len(body) > max_bytes:
             return Refusal(Reason.BODY_TOO_LARGE)

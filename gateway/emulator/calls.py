@@ -46,7 +46,7 @@ _IS_JSON = {
 }
 
 
-_DIGITS = re.compile(r"[0-9]{1,9}")
+_DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 class RefusedError(Exception):
@@ -113,7 +113,7 @@ class Call:
 
 
 def digits(text: str) -> int | None:
-    """The number that a text of at most nine digits is."""
+    """The number that a text of at most 18 digits is."""
     return int(text) if _DIGITS.fullmatch(text) else None
 
 

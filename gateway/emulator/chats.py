@@ -135,7 +135,7 @@ class Chats:
         self._serials = 0
         self._random = Random(config.seed)  # noqa: S311  ids of an emulation, which must come out the same again
 
-    def alive(self, now: float) -> Iterator[Chat]:
+    def present(self, now: float) -> Iterator[Chat]:
         """Those that are not gone, as they are now."""
         for chat_id in list(self._chats):
             with contextlib.suppress(UnknownChatError):
@@ -237,14 +237,8 @@ def _jittered(chat: Chat, pause_s: float, script: AgentScript) -> float:
 
 
 def _pre_chat_lines(fields: Mapping[str, Tree]) -> list[str]:
-    lines = fields.get("preChatLines", {})
+    lines = fields.get("preChatLines")
     if not isinstance(lines, Mapping):
         return []
-    found = lines.get("line", lines.get("lines", []))
-    return (
-        [found]
-        if isinstance(found, str)
-        else [str(line) for line in found]
-        if isinstance(found, list)
-        else []
-    )
+    found = lines.get("line", lines.get("lines", ""))
+    return [scalar(line) for line in found] if isinstance(found, list) else [scalar(found)]

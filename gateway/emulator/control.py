@@ -35,10 +35,23 @@ from gateway.emulator.messages import (
 from gateway.emulator.service import Emulator
 
 _PREFIX = b"/_emulator/"
-_FAULT_MEMBERS = frozenset(field.name for field in dataclasses.fields(Fault)) - {
-    "delivery",
-    "body",
-    "headers",
+#: The members of a fault that are the same in JSON.
+_FAULT_MEMBERS: Mapping[str, type] = {
+    "resource": str,
+    "chat": str,
+    "method": str,
+    "times": int,
+    "applies": bool,
+    "delay_s": float,
+    "status": int,
+    "code": int,
+    "message": str,
+    "retry_after": str,
+    "set_cookie": str,
+    "redirect": str,
+    "content_type": str,
+    "gzip": bool,
+    "one_for_many": bool,
 }
 
 Json = dict[str, Any]
@@ -114,10 +127,9 @@ def _clear_faults(emulator: Emulator, _: Any) -> Json:
 def _start_chats(emulator: Emulator, said: Any) -> Json:
     said = _object(said)
     account = str(said.get("account", emulator.config.accounts[0]))
-    ids = [
-        emulator.start_chat(account, **_object(said.get("fields", {})))
-        for _ in range(int(said.get("count", 1)))
-    ]
+    count = _whole("count", said.get("count", 1))
+    fields = _object(said.get("fields", {}))
+    ids = [emulator.start_chat(account, **fields) for _ in range(count)]
     for chat in ids if said.get("accept") else ():
         emulator.accept(chat)
     return {"ids": ids}
@@ -172,15 +184,23 @@ def read_fault(said: Json) -> Fault:
     delivery = _read_delivery(rest)
     body = rest.pop("body", None)
     headers = _object(rest.pop("headers", {}))
-    unknown = rest.keys() - _FAULT_MEMBERS
-    if unknown:
-        raise ControlError(f"fault: expected the members of a fault, got {', '.join(sorted(unknown))}")
     return Fault(
-        **rest,
+        **_plain_members(rest),
         delivery=delivery,
         body=None if body is None else str(body).encode(),
         headers=tuple((name.lower().encode(), str(value).encode()) for name, value in headers.items()),
     )
+
+
+def _plain_members(said: Json) -> Json:
+    for name, value in said.items():
+        if name not in _FAULT_MEMBERS:
+            raise ControlError(f"fault: expected one of {', '.join(_FAULT_MEMBERS)}, got {name}")
+        kind = _FAULT_MEMBERS[name]
+        # Only `times` has a null that means something; elsewhere it is as good as nothing.
+        if value is not None and not isinstance(value, (float, int) if kind is float else kind):
+            raise ControlError(f"{name}: expected {kind.__name__}, got {value!r}")
+    return {name: value for name, value in said.items() if value is not None or name == "times"}
 
 
 def _read_delivery(said: Json) -> Delivery:
@@ -191,10 +211,27 @@ def _read_delivery(said: Json) -> Delivery:
     return WHOLE
 
 
+def _read_drip(said: Any) -> Drip:
+    drip = _object(said)
+    return Drip(_whole("chunk_bytes", drip.get("chunk_bytes")), _number("every_s", drip.get("every_s")))
+
+
 _DELIVERIES: Mapping[str, Callable[[Any], Delivery]] = {
     "hang": lambda _: Hang(),
     "drop": lambda _: Drop(),
-    "reset_after": lambda after: Reset(int(after)),
-    "drip": lambda drip: Drip(int(_object(drip)["chunk_bytes"]), float(drip["every_s"])),
-    "truncate_to": lambda keep: Truncate(int(keep)),
+    "reset_after": lambda after: Reset(_whole("reset_after", after)),
+    "drip": _read_drip,
+    "truncate_to": lambda keep: Truncate(_whole("truncate_to", keep)),
 }
+
+
+def _whole(name: str, value: Any) -> int:
+    if not isinstance(value, int):
+        raise ControlError(f"{name}: expected a whole number, got {value!r}")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, int | float):
+        raise ControlError(f"{name}: expected a number, got {value!r}")
+    return value

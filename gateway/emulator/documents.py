@@ -133,7 +133,7 @@ class Documents:
             "duration": self._duration(chat, now),
             "lastUpdate": self.time(chat.last_update),
             "chatTimeout": chat.timeout_s,
-            "visitorId": 1214701440734022 + chat.serial,
+            "visitorId": int(scalar(chat.fields.get("visitorId"), str(1214701440734022 + chat.serial))),
             "agentTyping": chat.agent_typing,
             "visitorTyping": chat.visitor_typing,
             "visitorName": chat.visitor_name,

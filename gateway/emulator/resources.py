@@ -117,7 +117,7 @@ def _start_chat(desk: Desk, call: Call) -> Reply:
     fields = _start_fields(call)
     if desk.config.captcha:
         raise RefusedError(401, 10, "Bad captcha")
-    if not scalar(fields.get("visitorId", 0)).isdigit():
+    if digits(scalar(fields.get("visitorId", 0))) is None:
         raise RefusedError(401, 10, "Invalid User")
     chat = desk.chats.start(call.place.account, call.received, fields)
     return Reply(status=desk.config.dialect.start_status, location=desk.documents.chat_href(chat))

@@ -36,49 +36,40 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length
 class EmulatorServer:
     """A listening emulator."""
 
-    def __init__(self, emulator: Emulator) -> None:
+    def __init__(self, emulator: Emulator, listener: asyncio.Server, connections: set[Connection]) -> None:
         self.emulator = emulator
-        self.connections: set[Connection] = set()
-        self._server: asyncio.Server | None = None
-        self._address = ("", 0)
-
-    async def listen(self, host: str, port: int) -> None:
-        """Start listening; port 0 takes a free one."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), host, port)
-        self._address = self._server.sockets[0].getsockname()[:2]
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return self._address[1]
+        self.connections = connections
+        self._listener = listener
+        self._host, self.port = listener.sockets[0].getsockname()[:2]
 
     @property
     def url(self) -> str:
         """Its address, without a slash at the end."""
-        return f"http://{self._address[0]}:{self._address[1]}"
+        return f"http://{self._host}:{self.port}"
 
     async def close(self) -> None:
         """Stop listening and cut what is open."""
-        if self._server is not None:
-            self._server.close()
-            for connection in list(self.connections):
-                connection.abort()
-            await self._server.wait_closed()
+        self._listener.close()
+        for connection in list(self.connections):
+            connection.abort()
+        await self._listener.wait_closed()
 
 
 async def serve(emulator: Emulator, host: str = "127.0.0.1", port: int = 0) -> EmulatorServer:
     """Put an emulator behind a socket, by default on a free port of this machine only."""
-    server = EmulatorServer(emulator)
-    await server.listen(host, port)
-    return server
+    connections: set[Connection] = set()
+    listener = await asyncio.get_running_loop().create_server(
+        lambda: Connection(emulator, connections), host, port
+    )
+    return EmulatorServer(emulator, listener, connections)
 
 
 class Connection(asyncio.Protocol):
     """One connection. Requests are answered in the order they came, one at a time."""
 
-    def __init__(self, server: EmulatorServer) -> None:
-        self._server = server
+    def __init__(self, emulator: Emulator, connections: set[Connection]) -> None:
+        self._emulator = emulator
+        self._connections = connections
         self._parser = httptools.HttpRequestParser(self)
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[EmulatorRequest, bool]] = deque()
@@ -113,10 +104,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._server.connections.add(self)
+        self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._server.connections.discard(self)
+        self._connections.discard(self)
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -125,6 +116,8 @@ class Connection(asyncio.Protocol):
         self._raw += data
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # the request is answered as if it had not asked for another protocol
         except httptools.HttpParserError:
             self._transport.write(_BAD_REQUEST)
             self._transport.close()
@@ -143,8 +136,8 @@ class Connection(asyncio.Protocol):
             self._answer(request, keep_alive)
 
     def _answer(self, request: EmulatorRequest, keep_alive: bool) -> None:
-        emulator = self._server.emulator
-        response = handle_control(emulator, request) if is_control(request) else emulator.handle(request)
+        handle = handle_control if is_control(request) else Emulator.handle
+        response = handle(self._emulator, request)
         if request.method == "HEAD":
             response = replace(response, headers=(*response.headers, _length(response)), body=b"")
         self._busy = True

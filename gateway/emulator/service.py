@@ -23,7 +23,6 @@ _MESSAGES = {
     10: "Bad authorization request. general_problem=unknown_app_key",
     12: "Chat session not found",
     20: "Loading account",
-    28: "null",
 }
 
 
@@ -173,8 +172,10 @@ class Emulator:
 
     # What people do.
 
-    def start_chat(self, account: str, **fields: Tree) -> str:
+    def start_chat(self, account: str, /, **fields: Tree) -> str:
         """A visitor starts a chat; `fields` are those of the request's body. Returns the id."""
+        if account not in self.config.accounts:
+            raise ValueError(f"account: expected one of {', '.join(self.config.accounts)}, got {account!r}")
         return self._chats.start(account, self._now(), fields).id
 
     def chat(self, chat: str) -> ChatState:
@@ -230,7 +231,7 @@ class Emulator:
     def chat_states(self) -> Counter[str]:
         """How many chats are in each state; those that are gone are left out."""
         now = self._now()
-        return Counter(chat.state for chat in self._chats.alive(now))
+        return Counter(chat.state for chat in self._chats.present(now))
 
     def _find(self, chat: str) -> Chat:
         return self._chats.find(chat, self._now())

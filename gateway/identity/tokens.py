@@ -103,8 +103,8 @@ class _Verified:
 class Verifier:
     """Tells claims from refusals. `wall` gives the epoch seconds that `exp`, `nbf` and `iat` are measured by.
 
-    Tokens found good are remembered, under a hash, for as long as the issuer's key set stays the same
-    object. `faults` counts refusals.
+    Tokens found good are remembered until the issuer's key set is another object; time is looked at on
+    each use. `faults` counts refusals.
     """
 
     def __init__(self, issuers: Iterable[Issuer], wall: Callable[[], float]) -> None:
@@ -127,11 +127,11 @@ class Verifier:
             return Fault.MISSING
         if len(authorization) > len(_SCHEME) + MAX_TOKEN_BYTES:
             return Fault.TOO_LONG
-        verified = self._verified(authorization)
+        verified = self._remembered(authorization)
         return verified if isinstance(verified, Fault) else verified.at(self._wall())
 
-    def _verified(self, authorization: bytes) -> _Verified | Fault:
-        # The hash: a memory of tokens would be worth stealing.
+    def _remembered(self, authorization: bytes) -> _Verified | Fault:
+        # Only those who can sign fill the memory; and it holds hashes, since tokens are worth stealing.
         name = hashlib.sha256(authorization).digest()
         remembered = self._memory.get(name)
         if remembered is not None and remembered.keys is remembered.issuer.keys.current:
@@ -147,8 +147,9 @@ class Verifier:
 def _by_name(issuers: Iterable[Issuer]) -> Mapping[str, Issuer]:
     named: dict[str, Issuer] = {}
     for issuer in issuers:
-        if named.setdefault(issuer.issuer, issuer) is not issuer:
+        if issuer.issuer in named:
             raise ValueError(f"issuers: expected each issuer once, got {issuer.issuer} twice")
+        named[issuer.issuer] = issuer
     return named
 
 
@@ -180,7 +181,7 @@ def _verify(authorization: bytes, issuers: Mapping[str, Issuer]) -> _Verified | 
         or _signature_fault(token, keys)
         or _claims_fault(token.payload, issuer)
     )
-    return fault or _verified(token.payload, issuer, keys, len(authorization))
+    return fault or _accept(token.payload, issuer, keys, len(authorization))
 
 
 def _read(authorization: bytes) -> _Token | None:
@@ -229,10 +230,10 @@ def _claims_fault(payload: Mapping[str, object], issuer: Issuer) -> Fault | None
     return None if isinstance(subject, str) and len(subject) <= MAX_SUBJECT_CHARACTERS else Fault.SUBJECT
 
 
-def _verified(payload: dict[str, object], issuer: Issuer, keys: KeySet, size: int) -> _Verified | Fault:
-    expires, not_before, issued = (
-        _time(payload.get(*claim)) for claim in (("exp", None), ("nbf", 0), ("iat", 0))
-    )
+def _accept(payload: dict[str, object], issuer: Issuer, keys: KeySet, size: int) -> _Verified | Fault:
+    expires = _time(payload.get("exp"))
+    not_before = _time(payload.get("nbf", 0))
+    issued = _time(payload.get("iat", 0))
     if expires is None or not_before is None or issued is None:
         return Fault.TIMES
     claims = Claims(MappingProxyType(payload), expires + issuer.leeway_s)

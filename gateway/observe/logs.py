@@ -35,7 +35,8 @@ def logger(level: str, stream: TextIO = sys.stderr) -> FilteringBoundLogger:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
     )
-    return cast(FilteringBoundLogger, wrapped)
+    # Bound once: the lazy proxy would do it at every line.
+    return cast(FilteringBoundLogger, wrapped.bind())
 
 
 def hashed(chat: Chat) -> str:

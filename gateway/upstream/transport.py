@@ -15,8 +15,9 @@ import httpx2
 
 from gateway.core.errors import Reason
 from gateway.core.freshness import Failed
+from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, UpstreamRequest
-from gateway.upstream.accounts import Accounts
+from gateway.upstream.accounts import Accounts, Get
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class HttpUpstream:
         self._limits = limits
 
     @property
-    def links(self):  # type: ignore[no-untyped-def]
+    def links(self) -> LinkMap:
         return self._accounts.links
 
     async def send(self, request: UpstreamRequest, *, is_read: bool) -> Answer | Failed:
@@ -127,14 +128,19 @@ class HttpUpstream:
             content=request.body or None,
             extensions={"trace": progress},
         )
-        response = await self._transport.handle_async_request(sent)
-        try:
-            return await _read(response, self._limits.max_answer_bytes)
-        finally:
-            await response.aclose()
+        return await _carry(self._transport, sent, self._limits.max_answer_bytes)
 
 
-_TRANSLATED = tuple(kind for kind, _ in _ENDINGS)
+_TRANSLATED: tuple[type[Exception], ...] = tuple(kind for kind, _ in _ENDINGS)
+_UNFETCHED: tuple[type[Exception], ...] = (*_TRANSLATED, TimeoutError)
+
+
+async def _carry(transport: httpx2.AsyncBaseTransport, request: httpx2.Request, max_bytes: int) -> Answer:
+    response = await transport.handle_async_request(request)
+    try:
+        return await _read(response, max_bytes)
+    finally:
+        await response.aclose()
 
 
 async def _read(response: httpx2.Response, max_bytes: int) -> Answer:
@@ -166,18 +172,15 @@ def _inflated(body: bytes, coding: bytes, max_bytes: int) -> bytes:
     return plain
 
 
-def fetcher(transport: httpx2.AsyncBaseTransport, limits: Limits):  # type: ignore[no-untyped-def]
+def fetcher(transport: httpx2.AsyncBaseTransport, limits: Limits) -> Get:
     """Fetch a URL without any credentials, for the domain service: the body of a 200, else None."""
 
     async def get(url: str) -> bytes | None:
         request = httpx2.Request("GET", url, headers=[(b"accept", b"application/json")])
         try:
-            response = await transport.handle_async_request(request)
-            try:
-                answer = await _read(response, limits.max_answer_bytes)
-            finally:
-                await response.aclose()
-        except _TRANSLATED:
+            async with asyncio.timeout(limits.deadline_s):
+                answer = await _carry(transport, request, limits.max_answer_bytes)
+        except _UNFETCHED:
             return None
         return answer.body if answer.status == 200 else None
 

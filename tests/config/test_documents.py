@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from gateway.config.documents import MAX_BYTES, read, read_file
 
+# What YAML can hold without an escape: no controls, no half characters, no byte order marks.
+PRINTABLE = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), max_size=30)
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**18) + 1, 10**18 - 1) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    st.none() | st.booleans() | st.integers(-(10**18) + 1, 10**18 - 1) | PRINTABLE,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(PRINTABLE, inner, max_size=4),
     max_leaves=12,
 )
 
@@ -62,7 +64,6 @@ AMBIGUOUS = [
     "1_000",
     "1:30",
     "+1",
-    "1e400.",
 ]
 
 
@@ -71,9 +72,6 @@ AMBIGUOUS = [
 def test_what_readers_of_yaml_disagree_about_needs_quotes(word: str, before: str, key: str) -> None:
     after = {"[": "]", "{": "}"}.get(before.removeprefix("a: ")[:1], "")
     mistakes = read(f"#\n{before}{word}{after}".encode(), "x.yaml")[1]
-    if word == "1e400.":
-        assert mistakes == []
-        return
     assert [(mistake.line, mistake.key) for mistake in mistakes] == [(2, key)]
     assert read(f'{before}"{word}"{after}'.encode(), "x.yaml")[1] == []
 
@@ -94,7 +92,7 @@ def test_what_readers_of_yaml_disagree_about_needs_quotes(word: str, before: str
         (b"a: 1\n---\nb: 2", "x.yaml:2: expected one document, got a second one"),
         (b"a: 1\nb: \xff", "x.yaml:2: expected UTF-8, got the byte 0xff"),
         ("a: ä".encode("utf-16"), "x.yaml:1: expected UTF-8, got the byte 0xff"),
-        (b"a:\n" + b"[" * 17 + b"]" * 17, "x.yaml:2: a: expected at most 16 levels, got more"),
+        (b"#\na: " + b"[" * 17 + b"]" * 17, "x.yaml:2: a: expected at most 16 levels, got more"),
         (b"[" * 100_000, "x.yaml:1: 0: expected at most 16 levels, got more"),
     ],
 )
@@ -164,7 +162,6 @@ def test_whatever_the_bytes_nothing_is_raised(content: bytes) -> None:
 
 @given(JSON_VALUES)
 def test_json_means_what_it_says(value: object) -> None:
-    # YAML has no escape for half a character, and forbids some that JSON lets through.
-    document, mistakes = read(json.dumps(value).encode(), "x.yaml")
-    if not mistakes:
-        assert document.data == value
+    document, mistakes = read(json.dumps(value, ensure_ascii=False).encode(), "x.yaml")
+    assert mistakes == []
+    assert document.data == value

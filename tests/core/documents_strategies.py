@@ -88,7 +88,7 @@ def _space(random: Random) -> str:
 
 
 def _some(random: Random, make: Callable[[Random, int], str], depth: int) -> list[str]:
-    return [make(random, depth - 1) for _ in range(random.randint(0, 4))]
+    return [make(random, depth - 1) for _ in range(random.randint(1, 4))]
 
 
 def _utf16(text: str) -> str:
@@ -109,7 +109,7 @@ def _value(random: Random, depth: int) -> str:
     if depth > 0 and random.random() < 0.6:
         return random.choice((_object, _array))(random, depth)
     text = _string(random, random.choice((*TEXTS, _url(random))))
-    return random.choice((text, text, random.choice(NUMBERS), "true", "null"))
+    return random.choice((text, text, random.choice(NUMBERS), "true", "null", "[]", "{}"))
 
 
 def _array(random: Random, depth: int) -> str:
@@ -137,7 +137,8 @@ def _links(random: Random, depth: int) -> str:
 
 
 def _json_document(random: Random) -> bytes:
-    return (_space(random) + random.choice((_object, _array))(random, 4)).encode()
+    text = f'{_space(random)}{{"link":{_links(random, 3)},{",".join(_some(random, _member, 3))}}}'
+    return text.encode()
 
 
 def _attribute(random: Random, name: str) -> str:

@@ -57,13 +57,14 @@ def walk_json(node: object, *, of_links: bool = False) -> tuple[object, list[str
 
 def read_xml(body: bytes) -> ET.Element:
     builder = ET.TreeBuilder(insert_comments=True, insert_pis=True)
-    return ET.fromstring(body, ET.XMLParser(target=builder))
+    parser = ET.XMLParser(target=builder)  # noqa: S314 - it reads what we made
+    return ET.fromstring(body, parser)  # noqa: S314 - as above
 
 
 def walk_xml(root: ET.Element) -> tuple[object, list[str]]:
     seen: list[str] = []
     for element in root.iter():
-        if isinstance(element.tag, str) and element.tag.rpartition("}")[2] == "link":
+        if str(element.tag).rpartition("}")[2] == "link":
             for name, value in element.attrib.items():
                 if name.rpartition("}")[2] == "href":
                     seen.append(value)
@@ -84,7 +85,7 @@ def xml_pieces(body: bytes) -> list[bytes]:
     """Attribute values, and what stands between them."""
     pieces: list[bytes] = []
     for markup in re.split(
-        rb"(<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>|<(?:\"[^\"]*\"|'[^']*'|[^>])*>)", body, flags=re.S
+        rb"(<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>|<(?:\"[^\"]*\"|'[^']*'|[^>])*>)", body, flags=re.DOTALL
     ):
         is_tag = re.match(rb"<[^!?]", markup) is not None
         pieces += re.split(rb"(\"[^\"]*\"|'[^']*')", markup) if is_tag else [markup]
@@ -97,7 +98,8 @@ def from_json(piece: bytes) -> str:
 
 def from_xml(piece: bytes) -> str:
     # Whatever the encoding, one byte for one character: only compared after the same treatment.
-    return ET.fromstring(b"<?xml version='1.0' encoding='iso-8859-1'?><a b=%b/>" % piece).attrib["b"]
+    document = b"<?xml version='1.0' encoding='iso-8859-1'?><a b=%b/>" % piece
+    return ET.fromstring(document).attrib["b"]  # noqa: S314 - it reads what we made
 
 
 def changes(before: list[bytes], after: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -115,7 +117,7 @@ def check(
     changed = list(changes(pieces(body), pieces(rewritten.body)))
     assert len(changed) == rewritten.rewritten
     for old, new in changed:
-        assert becomes(read(old)).encode() != read(old).encode()
+        assert becomes(read(old)) != read(old)
         assert read(new).startswith(PUBLIC + "/api/account/")
     again = rewrite(rewritten.body, representation, LINKS)
     assert (again.body, again.rewritten, again.foreign) == (rewritten.body, 0, rewritten.foreign)
@@ -149,17 +151,22 @@ def test_an_xml_document_changes_in_its_links_only(body: bytes) -> None:
 
 
 HOST = "https://lo.convep.liveperson.net"
-LINE = '{"@id":"7","@type":"line","time":"2017-02-27T06:35:45.448-05:00","text":"<a href=\\"%s/api/account/123\\">\\u00e9</a>","link":{"@href":"%s/api/account/123/chat/H1/events/7"}}'
-XML_LINE = '<event id="7"><link rel="self" href="%s/api/account/123/chat/H1/events/7"/><text>&lt;a href="%s/api/account/123"&gt;<![CDATA[<link href="x"/>]]></text></event>'
+LINE = """
+{"@id":"7","@type":"line","systemMessageId":1E+2,"textType":"html",
+"text":"<a href=\\"%s/api/account/123\\">\\u00e9</a>",
+"link":{"@href":"%s/api/account/123/chat/H1/events/7","@rel":"self"}}"""
+XML_LINE = """
+<event id="7"><text>&lt;a href="%s/api/account/123"&gt;<![CDATA[<link href="x"/>]]></text>
+<link rel="self" href="%s/api/account/123/chat/H1/events/7"/></event>"""
 
 
 def transcript(base: str) -> bytes:
     lines = ",".join([LINE % (HOST, base)] * 5000)
-    return f'{{"chat":{{"link":[{{"@href":"{base}/api/account/123/chat/H1"}}],"events":{{"event":[{lines}]}}}}}}'.encode()
+    return f'{{"chat":{{"link":{{"@href":"{base}/api/account/123"}},"events":[{lines}]}}}}'.encode()
 
 
 def xml_transcript(base: str) -> bytes:
-    return f"<chat>{XML_LINE % (base, HOST) * 5000}</chat>".encode()
+    return f"<chat>{XML_LINE % (HOST, base) * 5000}</chat>".encode()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed448
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,8 +74,15 @@ def test_mint_says_what_is_wrong(pair: GetPair) -> None:
         (private, "HS512", {}),
         (private, "ES256", {"x": b""}),
     ]:
-        with pytest.raises(ValueError, match="expected a private key|cannot sign"):
+        with pytest.raises(ValueError, match=r"expected a private key|cannot sign"):
             mint(key, algorithm, None, claims)
+
+
+def test_other_kinds_of_keys_are_refused() -> None:
+    private = ed448.Ed448PrivateKey.generate()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with pytest.raises(ValueError, match="expected an RSA, EC or Ed25519 key, got Ed448PrivateKey"):
+        kid_of(pem)
 
 
 def test_inspect(pair: GetPair) -> None:
