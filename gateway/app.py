@@ -137,10 +137,10 @@ class Gateway:
         self.web = Web(self.exchange.answer, _web_config(settings), lambda: secrets.token_hex(8), clock.wall)
         self.admin = admin(lambda: self.ready, self.metrics.exposition)
 
-    def read_keys_again(self) -> None:
+    async def read_keys_again(self) -> None:
         """Look at the key files; a set that changed takes effect, one that is unfit is logged and refused."""
         for issuer, key_file in self._configuration.key_files.items():
-            outcome = key_file.refresh()
+            outcome = await asyncio.to_thread(key_file.refresh)
             if isinstance(outcome, KeySetError):
                 self.metrics.reload_failures += 1
                 self._log.error("keys refused", issuer=issuer, faults=outcome.faults)
@@ -151,7 +151,7 @@ class Gateway:
         """Look at the files every `reload_s`, for ever."""
         while True:
             await asyncio.sleep(self.settings.reload_s)
-            self.read_keys_again()
+            await self.read_keys_again()
 
     async def drain(self) -> None:
         """Let what flies land, then close the way to the upstream."""

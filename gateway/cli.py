@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 refused or failed (a sentence on standard error says why),
 130 interrupted.
 """
 
-# ruff: noqa: PLC0415 - see above: imports inside commands are the point of this file
+# ruff: noqa: PLC0415, PLR0917 - imports inside commands, see above; and each parameter is an option
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[  # noqa: ARG001 - its callback does it all
+    version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
     ] = False,
 ) -> None:
@@ -135,12 +135,13 @@ def demo(
 
     from gateway.demo.children import DidNotStart
     from gateway.demo.run import Plan, run
+    from gateway.demo.wire import Broken
 
     plan = Plan(clients, min(chats, clients), seconds, once, as_json)
     try:
         code = run(plan, Console(quiet=as_json))
-    except DidNotStart as error:
-        _fail(error)
+    except (DidNotStart, Broken) as error:
+        _fail(f"the demo failed: {error}")
     raise typer.Exit(code)
 
 
@@ -209,12 +210,14 @@ def mint(
 
 @token.command()
 def inspect(
-    token: Annotated[str, typer.Argument(help="The token, or - to read it from standard input.")] = "-",
+    source: Annotated[
+        str, typer.Argument(metavar="[TOKEN|-]", help="The token, or - to read it from standard input.")
+    ] = "-",
 ) -> None:
     """Show what a token claims, without verifying it."""
     from gateway.identity.development import inspect as read
 
-    said = read(sys.stdin.read() if token == "-" else token)
+    said = read(sys.stdin.read() if source == "-" else source)
     typer.echo(said)
     if said.faults:
         raise typer.Exit(1)

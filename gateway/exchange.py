@@ -91,7 +91,7 @@ class Protection(Protocol):
     """Which failures are remembered, so that a sick upstream is not asked at every request."""
 
     def hold(self, account: str, key: Key | None) -> Failed | None: ...
-    def failed(self, account: str, key: Key | None, failed: Failed) -> None: ...
+    def failed(self, account: str, key: Key | None, failed: Failed) -> Failed: ...
     def succeeded(self, key: Key) -> None: ...
 
 
@@ -253,15 +253,13 @@ class Exchange:
 
     async def _fetch(self, target: Target, generation: int) -> Entry | Failed:
         # Look again: between this request's look and its flight another flight may have landed.
-        entry = self._store.get(target.key)
-        if entry is not None and entry.generation == generation and self._clock.now() < entry.refresh_at:
-            return entry
         sent_at = self._clock.now()
+        match plan(self._store.get(target.key), generation, self._contact(target), None, sent_at):
+            case Serve(entry, refresh=False):
+                return entry
         heard = await self._ask(target, dress(target))
         if isinstance(heard, Failed):
-            self._protection.failed(target.account, target.key, heard)
-            # With what the gateway makes of it: how long nobody needs to ask again.
-            return self._protection.hold(target.account, target.key) or heard
+            return self._protection.failed(target.account, target.key, heard)
         self._protection.succeeded(target.key)
         return self._keep(target, generation, sent_at, heard)
 
@@ -300,8 +298,7 @@ class Exchange:
             if target.chat is not None and not target.is_read:
                 self._store.raise_generation(target.chat)
         if isinstance(heard, Failed):
-            self._protection.failed(target.account, None, heard)
-            return heard
+            return self._protection.failed(target.account, None, heard)
         return keep_nothing(heard.answer, 0, sent_at)
 
     # -- 8 to 11: ask, and keep what was heard --------------------------------------------------------
@@ -325,7 +322,8 @@ class Exchange:
         if heard.verdict is Verdict.GOOD:
             facts = heard.facts
             timeout_s = known.timeout_s if facts.chat_timeout_s is None else facts.chat_timeout_s
-            self._store.touch(chat, Contact(max(known.at, sent_at), timeout_s, facts.state or known.state))
+            state = facts.state or (None if known.state == GONE else known.state)
+            self._store.touch(chat, Contact(max(known.at, sent_at), timeout_s, state))
         elif heard.verdict is Verdict.GONE:
             self._store.touch(chat, Contact(known.at, known.timeout_s, GONE))
 

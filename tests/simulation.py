@@ -12,8 +12,8 @@ import json
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, TypeVar, assert_never
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar, assert_never
 
 from gateway.config.policies import load_policies
 from gateway.core.access import Claims
@@ -44,6 +44,7 @@ from gateway.stores.memory import MemoryStore
 from gateway.upstream.protection import Protection
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 #: Epoch seconds at which virtual time starts.
 EPOCH = 1_800_000_000.0
@@ -84,6 +85,16 @@ def simulate(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
+
+
+def virtual(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Let an asynchronous test run on virtual time."""
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        simulate(test(*args, **kwargs))
+
+    return run
 
 
 class VirtualClock:
@@ -195,6 +206,7 @@ class Simulation:
         policies: Policies | None = None,
         latency_s: Callable[[], float] = lambda: 0.120,
         store: type[MemoryStore] = MemoryStore,
+        log_level: str = "info",
     ) -> None:
         self.clock = VirtualClock()
         self.emulator = Emulator(
@@ -213,7 +225,7 @@ class Simulation:
             store=self.store,
             upstream=self.upstream,
             protection=Protection(self.clock.now, MAX_PAUSE_S),
-            observer=Observer(self.metrics, logger("info", self.log)),
+            observer=Observer(self.metrics, logger(log_level, self.log)),
         )
 
     async def ask(
@@ -235,8 +247,8 @@ class Simulation:
         named.setdefault(b"authorization", f"Bearer {subject}".encode())
         return await self.exchange.answer(Request("test", method, path.encode(), query.encode(), named, read))
 
-    async def info(self, chat: str, *, subject: str = "bff", **fields: str) -> Reply:
-        return await self.ask("GET", chat_path(chat, "/info"), subject=subject, **fields)
+    async def info(self, chat: str, **fields: Any) -> Reply:
+        return await self.ask("GET", chat_path(chat, "/info"), **fields)
 
     async def put(self, chat: str, name: str, value: str) -> Reply:
         """Set `visitorName` or `visitorTyping`."""
@@ -262,6 +274,12 @@ class Simulation:
     def asked(self, resource: str | None = None) -> int:
         """How many requests reached the emulator."""
         return self.emulator.counts().total(resource=resource)
+
+    def forget_client(self, name: str) -> None:
+        """Read new policies, in which that client is no more."""
+        old = self.rules.policies
+        clients = tuple(client for client in old.clients if client.name != name)
+        self.rules = replace(self.rules, policies=replace(old, version=old.version + 1, clients=clients))
 
     async def settle(self) -> None:
         """Let all that is in flight land, and see that nothing is left of it."""

@@ -222,39 +222,36 @@ async def world(
 ) -> AsyncIterator[World]:
     """A world whose `gateway.yaml` has these settings too; `upstream` puts something else behind it."""
     emulated = Emulator(emulator or EmulatorConfig(app_key=APP_KEY), now=time.time)
-    server = await serve(emulated)
-    stage = set_stage(
-        folder,
-        listen="127.0.0.1:0",
-        admin_listen="127.0.0.1:0",
-        public_url=PUBLIC_URL,
-        upstream=upstream or server.url,
-        app_key=APP_KEY,
-        **settings,
-    )
-    log = io.StringIO()
-    gateway = Gateway(configure(stage.config, {}), log=logger("debug", log))
-    try:
-        with _warnings_into(log):
-            async with running(gateway) as addresses:
-                it = World(emulated, server, gateway, stage, addresses, log)
-                yield it
-                await it.flights_landed()
-                it.received.append((await it.admin("/metrics")).body)
-    finally:
-        await server.close()
+    async with contextlib.AsyncExitStack() as stack:
+        server = await serve(emulated)
+        stack.push_async_callback(server.close)
+        stage = set_stage(
+            folder,
+            listen="127.0.0.1:0",
+            admin_listen="127.0.0.1:0",
+            upstream=upstream or server.url,
+            app_key=APP_KEY,
+            **{"public_url": PUBLIC_URL, **settings},
+        )
+        log = stack.enter_context(_warnings_into(io.StringIO()))
+        gateway = Gateway(configure(stage.config, {}), log=logger("debug", log))
+        addresses = await stack.enter_async_context(running(gateway))
+        it = World(emulated, server, gateway, stage, addresses, log)
+        yield it
+        await it.flights_landed()
+        it.received.append((await it.admin("/metrics")).body)
     _check(it)
 
 
 @contextlib.contextmanager
-def _warnings_into(log: io.StringIO) -> Iterator[None]:
+def _warnings_into(log: io.StringIO) -> Iterator[io.StringIO]:
     """What libraries have to say goes where the gateway's own lines go."""
     handler = logging.StreamHandler(log)
     handler.setFormatter(logging.Formatter('{"event": "%(name)s: %(message)s"}'))
     handler.setLevel(logging.WARNING)
     logging.getLogger().addHandler(handler)
     try:
-        yield
+        yield log
     finally:
         logging.getLogger().removeHandler(handler)
 

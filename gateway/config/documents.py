@@ -85,7 +85,7 @@ def reason_of(error: OSError | ValueError) -> str:
 def read(content: bytes, name: str) -> tuple[Document, list[Mistake]]:
     """Read a document; what could be read is handed out next to the mistakes."""
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return _nothing(name), [Mistake(name, line, "", "UTF-8", f"the byte {content[error.start]:#04x}")]

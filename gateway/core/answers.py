@@ -26,7 +26,7 @@ NOTHING_KNOWN = InfoFacts(None, None)
 class Undressed:
     """An answer that may cross, and what was learned on the way.
 
-    `foreign_links` counts links to accounts that are not configured; they were left alone.
+    `foreign_links` counts links that lead elsewhere than to a configured account; they were left alone.
     """
 
     answer: Answer
@@ -57,6 +57,7 @@ _FAILURES = {
     Verdict.THROTTLED: Reason.UPSTREAM_THROTTLED,
     Verdict.REDIRECT: Reason.UPSTREAM_REDIRECT,
     Verdict.UPSTREAMS: Reason.UPSTREAM_ERROR,
+    Verdict.UNUSABLE: Reason.UPSTREAM_BROKEN,
 }
 
 
@@ -131,7 +132,7 @@ def _render(answer: Answer, target: Target) -> Slot:
         )
     )
     head.append((b"vary", b"Accept, Authorization"))
-    if rule is not None and answer.status == 200:
+    if rule is not None and target.is_read and answer.status == 200:
         document = Document.parse(answer.body, target.representation)
         etag = b'W/"' + document.fingerprint(rule.volatile).encode() + b'"'
         head.append((b"etag", etag))

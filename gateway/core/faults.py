@@ -23,6 +23,7 @@ class Verdict(enum.Enum):
     THROTTLED = "throttled"
     REDIRECT = "redirect"
     UPSTREAMS = "upstreams-fault"
+    UNUSABLE = "unusable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class _Rule:
 
 # The first row that fits decides.
 _TABLE = (
-    _Rule(True, range(204, 205), None, Verdict.UPSTREAMS),  # a read without a body to show
-    _Rule(True, range(206, 207), None, Verdict.UPSTREAMS),  # no Range was asked for
+    _Rule(True, range(204, 205), None, Verdict.UNUSABLE),  # a read without a body to show
+    _Rule(True, range(206, 207), None, Verdict.UNUSABLE),  # no Range was asked for
     _Rule(None, range(200, 300), None, Verdict.GOOD),
     _Rule(None, range(300, 400), None, Verdict.REDIRECT),
     _Rule(None, range(404, 405), 12, Verdict.GONE),

@@ -43,8 +43,10 @@ class Contact:
 
     def quiet_until(self) -> float:
         """The last moment at which the chat may be answered for without contact."""
-        if self.state in {"ended", GONE}:
+        if self.state == GONE:
             return math.inf
+        if self.state == "ended":
+            return self.at + ENDED_MAX_S
         return self.at + self.timeout_s - POLL_INTERVAL_S - SILENCE_MARGIN_S
 
 
@@ -74,8 +76,6 @@ def keep_for(
     state = contact.state
     # A state that is not known gets the shortest.
     ttl_s = rule.ttl_s.get(state or "", min(rule.ttl_s.values()))
-    if state == "ended":
-        ttl_s = min(ttl_s, ENDED_MAX_S)
     fresh_until = max(contact.at, min(contact.at + ttl_s, contact.quiet_until()))
     early_s = min(round_trip_s * 1.25 + 0.020, (fresh_until - contact.at) / 2)
     stale_until = max(fresh_until, min(fresh_until + rule.stale_s, contact.quiet_until()))

@@ -22,16 +22,11 @@ _JSON_TOKEN = re.compile(rb'[\[\]{}]|"([^"\\]*+(?:\\.[^"\\]*+)*+)"(\s*:)?', re.D
 _HREF_KEYS = frozenset({"href", "@href"})
 
 # `<` only begins markup; comments, CDATA and instructions could hide a tag and are skipped whole.
-_XML_MARKUP = re.compile(
-    rb"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>|<(?:[^\s<>/:!?]++:)?(link)(?=[\s/>])", re.DOTALL
-)
+_XML_MARKUP = re.compile(rb"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>|<(?:[^\s<>/:!?]++:)?(link)", re.DOTALL)
 _XML_ATTRIBUTE = re.compile(rb"\s+([^\s=<>/]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 _XML_REFERENCE = re.compile(r"&(?:#x([0-9a-fA-F]+)|#([0-9]+)|(amp|lt|gt|quot|apos));")
 _XML_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _XML_UNSAFE = re.compile("[^\x20-\x7e\udc80-\udcff]")
-
-# An attribute's line ends and tabs are spaces to whoever reads it (XML 1.0 §3.3.3).
-_XML_SPACES = str.maketrans("\t\n\r", "   ")
 
 
 def json_hrefs(body: bytes) -> Iterator[Span]:
@@ -101,8 +96,7 @@ def read_xml(raw: bytes) -> str:
 
     Bytes outside ASCII become lone surrogates (`surrogateescape`), so the document's encoding doesn't matter.
     """
-    text = raw.decode("ascii", "surrogateescape").translate(_XML_SPACES)
-    return _XML_REFERENCE.sub(_referred, text)
+    return _XML_REFERENCE.sub(_referred, raw.decode("ascii", "surrogateescape"))
 
 
 def write_xml(text: str) -> bytes:

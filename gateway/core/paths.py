@@ -224,5 +224,5 @@ def _parameters(raw: bytes) -> Iterable[tuple[str, str]]:
 
 
 def _decoded(raw: bytes) -> str:
-    # What is not UTF-8 becomes U+FFFD, which no name and no pattern has.
-    return unquote_to_bytes(raw.replace(b"+", b" ")).decode("utf-8", "replace")
+    # What is not UTF-8 becomes lone surrogates, which no name and no pattern has.
+    return unquote_to_bytes(raw.replace(b"+", b" ")).decode("utf-8", "surrogateescape")

@@ -18,7 +18,8 @@ from gateway.identity.development import kid_of, mint, write_key_pair
 
 ISSUER = "https://issuer.example"
 AUDIENCE = "chat-gateway"
-ALGORITHM = "RS256"
+#: RSA keys take their time, to make and to load.
+ALGORITHM = "ES256"
 ACCOUNT = "123"
 
 

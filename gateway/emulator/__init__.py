@@ -7,7 +7,7 @@ in it.
 The vendor's pages leave much open. These choices are inferred from samples and from the code of clients, or
 are guesses; after each stands what flips it: a member of `Dialect`, or another place that is named.
 
-- JSON of `info`, and of what has no sample, is natively typed; that of `chat`, `events` and `event` is derived
+- JSON of `info`, and of what has no sample, is natively typed; that of `chat`, `events` and `event` comes
   from XML (`@`, one is no array, none is no key, text may become a number): `styles`
 - XML is that JSON without `@`, without a namespace; it is the default without `.json` or a known Accept
 - NC changes nothing

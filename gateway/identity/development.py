@@ -102,12 +102,10 @@ class Unverified:
     faults: tuple[str, ...]
 
     def __str__(self) -> str:
-        parts = [f"{name}: {json.dumps(part, indent=2)}" for name, part in self._parts() if part is not None]
+        named = (("header", self.header), ("claims", self.claims))
+        parts = [f"{name}: {json.dumps(part, indent=2)}" for name, part in named if part is not None]
         faults = [f"fault: {fault}" for fault in self.faults]
         return "\n".join(["NOT VERIFIED: anyone can write this.", *parts, *faults])
-
-    def _parts(self) -> tuple[tuple[str, Mapping[str, object] | None], ...]:
-        return ("header", self.header), ("claims", self.claims)
 
 
 def inspect(token: str) -> Unverified:

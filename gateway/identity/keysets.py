@@ -41,8 +41,12 @@ class KeySet:
     keys: tuple[Key, ...]
 
     def find(self, kid: str | None, algorithm: str) -> Key | None:
-        """The one key that `kid` and `algorithm` name. None unless they name exactly one."""
-        named = [key for key in self.keys if algorithm in key.algorithms and kid in {None, key.kid}]
+        """The one key that `kid` and `algorithm` name. None unless they name exactly one.
+
+        A key without a kid, as from PEM, is alone in its set for its algorithms: it goes by any name.
+        """
+        fitting = (key for key in self.keys if algorithm in key.algorithms)
+        named = [key for key in fitting if kid is None or key.kid in {None, kid}]
         return named[0] if len(named) == 1 else None
 
 
@@ -67,10 +71,17 @@ def parse_secret(data: bytes) -> KeySet:
     Raises KeySetError.
     """
     _check_size(data)
-    if _BEGIN in data or data.lstrip().startswith(b"{"):
+    if _BEGIN in data or _is_object(data):
         # As a secret, a public key would let everyone sign who has read it.
-        raise KeySetError(["secret: expected random bytes, got what looks like PEM or JSON"])
+        raise KeySetError(["secret: expected random bytes, got PEM or JSON"])
     return _key_set([("secret", key_from_secret(strip_newline(data)))])
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        return bool(read_object(data))
+    except ValueError:
+        return False
 
 
 def strip_newline(data: bytes) -> bytes:

@@ -43,7 +43,7 @@ class Metrics(Collector):
         yield upstream
         yield CounterMetricFamily(
             "chat_gateway_foreign_links",
-            "Links to accounts that are not configured, left alone",
+            "Links that lead elsewhere than to a configured account, left alone",
             value=self.foreign_links,
         )
         yield CounterMetricFamily(

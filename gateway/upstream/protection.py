@@ -21,8 +21,8 @@ Key = tuple[str, str, Representation]
 
 FIRST_STEP_S = 0.25
 LAST_STEP_S = 5.0
-#: How long a 429 pauses that names no time: the vendor's retry page says at least a second.
-DEFAULT_PAUSE_S = 1.0
+#: How long a 429 pauses at the least, and when it names no time: the vendor's retry page says a second.
+MIN_PAUSE_S = 1.0
 HELD_TARGETS = 50_000
 
 
@@ -50,17 +50,21 @@ class Protection:
                 return Failed(held.failed.reason, held.failed.received, held.until - now)
         return None
 
-    def failed(self, account: str, key: Key | None, failed: Failed) -> None:
-        """Hold back what failed. A write (no key) is held back by nothing but its account's pause."""
+    def failed(self, account: str, key: Key | None, failed: Failed) -> Failed:
+        """Hold back what failed; the failure with the pause that is made of it, for the client to know.
+
+        A write (no key) is held back by nothing but its account's pause.
+        """
+        pause_s: float | None = None
         now = self._now()
         if failed.reason is Reason.UPSTREAM_THROTTLED:
-            asked_s = DEFAULT_PAUSE_S if failed.retry_after_s is None else failed.retry_after_s
-            pause_s = min(asked_s, self._max_pause_s)
+            pause_s = min(max(failed.retry_after_s or 0.0, MIN_PAUSE_S), self._max_pause_s)
             self._accounts[account] = _Held(failed, now + pause_s, pause_s)
         elif key is not None:
             previous = self._targets.get(key)
-            step_s = FIRST_STEP_S if previous is None else min(previous.step_s * 2, LAST_STEP_S)
-            self._targets[key] = _Held(failed, now + step_s, step_s)
+            pause_s = FIRST_STEP_S if previous is None else min(previous.step_s * 2, LAST_STEP_S)
+            self._targets[key] = _Held(failed, now + pause_s, pause_s)
+        return Failed(failed.reason, failed.received, pause_s)
 
     def succeeded(self, key: Key) -> None:
         """The target answers again."""

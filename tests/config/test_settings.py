@@ -298,6 +298,13 @@ def test_link_hosts(folder: Path, hosts: object, accepted: bool) -> None:
     assert (loaded_with(folder, link_hosts=hosts).mistakes == ()) == accepted
 
 
+@pytest.mark.parametrize("audience", ["", "a\u0007b", "a\nb", "a\u2028b", "x" * 257, 17, True, None])
+def test_texts_are_short_and_printable(folder: Path, audience: object) -> None:
+    issuer = {"issuer": "https://issuer.example", "algorithms": ["RS256"], "jwks": "jwks.json"}
+    (mistake,) = loaded_with(folder, issuers=[{**issuer, "audience": audience}]).mistakes
+    assert mistake.key == "issuers.0.audience"
+
+
 PLACES = st.sampled_from(
     [
         {"accounts": {"123": {"discover": True, "app_key_file": CANARY}}},

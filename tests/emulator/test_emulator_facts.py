@@ -404,10 +404,27 @@ def test_the_scripted_agent_accepts_types_talks_and_ends() -> None:
     assert texts == ["one", f"two https://chat.example/api/account/123/chat/{chat}"]
 
 
+def test_the_scripted_agent_starts_over_unless_he_ends() -> None:
+    service = Service(agent=AgentScript(accept_after_s=1, line_every_s=1, typing_s=0.5, lines=("one", "two")))
+    chat = service.emulator.start_chat("123")
+    service.time += 9
+    events = service.emulator.chat(chat).events
+    texts = [event.fields["text"] for event in events if event.fields.get("source") == "agent"]
+    assert texts[:5] == ["one", "two", "one", "two", "one"]
+
+
+@pytest.mark.parametrize(("touches", "state"), [(False, "ended"), (True, "chatting")])
+def test_whether_the_scripted_agent_keeps_a_chat_alive_is_a_switch(touches: bool, state: str) -> None:
+    service = Service(agent=AgentScript(), dialect=Dialect(agent_touches=touches))
+    chat = service.emulator.start_chat("123")
+    service.time += 60
+    assert service.emulator.chat(chat).state == state
+
+
 @given(st.lists(st.floats(0.01, 9), max_size=12), st.integers(0, 3))
 def test_what_happened_does_not_depend_on_who_looked_when(looks: list[float], seed: int) -> None:
     script = AgentScript(accept_after_s=2, line_every_s=5)
-    often, once = (Service(agent=script, seed=seed, chat_timeout_s=60) for _ in range(2))
+    often, once = (Service(agent=script, seed=seed, chat_timeout_s=20) for _ in range(2))
     chat = often.emulator.start_chat("123")
     for pause in looks:
         often.time += pause
@@ -418,14 +435,18 @@ def test_what_happened_does_not_depend_on_who_looked_when(looks: list[float], se
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
-    def play(seed: int) -> list[bytes]:
+    def play(seed: int) -> dict[str, list[tuple[str, float]]]:
         service = Service(seed=seed, agent=SCRIPT)
         chats = [service.emulator.start_chat("123") for _ in range(2)]
         service.time += 9
-        return [service.ask(f"/chat/{chat}").body for chat in chats]
+        states = map(service.emulator.chat, chats)
+        return {state.id: [(event.type, event.time) for event in state.events] for state in states}
 
     assert play(1) == play(1)
-    assert not set(play(1)) & set(play(2))
+    assert not play(1).keys() & play(2).keys()
+    one, other = play(1).values()
+    assert one != other
+    assert [one, other] != [*play(2).values()]
 
 
 # Counting.
@@ -553,10 +574,11 @@ def test_base_resource_links_to_what_an_account_has() -> None:
 # Writes.
 
 
-def test_an_added_line_is_seen_and_its_location_answers() -> None:
+@pytest.mark.parametrize("line", [LINE, {"event": {"type": "line", "text": "hi"}}])
+def test_an_added_line_is_seen_and_its_location_answers(line: object) -> None:
     service = Service()
     chat = service.chatting()
-    answer = service.ask(f"/chat/{chat}/events", "POST", LINE)
+    answer = service.ask(f"/chat/{chat}/events", "POST", line)
     location = (answer.header(b"location") or b"").decode()
     assert (answer.status, answer.body) == (201, b"")
     assert location == f"https://va-e.convep.liveperson.net/api/account/123/chat/{chat}/events/4"
@@ -598,6 +620,18 @@ def test_ending_a_chat_adds_an_event_and_keeps_the_resource() -> None:
     assert service.emulator.chat(chat).events[-1].fields == {"state": "ended"}
 
 
+def test_nobody_types_and_no_time_passes_in_a_chat_that_has_ended() -> None:
+    service = Service()
+    chat = service.chatting()
+    service.emulator.agent_typing(chat)
+    service.ask(f"/chat/{chat}/info/visitorTyping", "PUT", {"visitorTyping": "typing"})
+    service.time += 5
+    service.emulator.end(chat)
+    service.time += 5
+    info = service.info(chat)
+    assert (info["agentTyping"], info["visitorTyping"], info["duration"]) == ("not-typing", "not-typing", 5)
+
+
 def test_agent_typing_is_unknown_outside_a_chat_but_not_inside_info() -> None:
     service = Service()
     chat = service.emulator.start_chat("123")
@@ -630,6 +664,7 @@ def test_a_real_put_is_taken_only_behind_its_switch(real_put: bool, status: int)
 def test_availability_slots_and_wait() -> None:
     service = Service(available_slots=-1, estimated_wait_time_s=7)
     assert service.get("/chat/availability?skill=a") == {"availability": True}
+    assert service.get("/chat/availableSlots?maxWaitTime=86400") == {"availableSlots": -1}
     assert service.get("/chat/availableSlots?maxWaitTime=0") == {"availableSlots": -1}
     assert service.get("/chat/estimatedWaitTime") == {"estimatedWaitTime": 7}
     assert service.ask("/chat/availability", accept="text/xml").body.endswith(
@@ -725,8 +760,10 @@ def test_discovery_refuses(target: str, expected: tuple[int, int]) -> None:
         ("chatting", "POST", "/events", {"event": 1}, (400, 5, "Bad request body: expected event")),
         ("chatting", "POST", "/events", b"{", (400, 5, BAD_JSON)),
         ("chatting", "POST", "/events", b"[]", (400, 5, BAD_JSON)),
+        ("chatting", "POST", "/events", b'{"event":' * 100_000, (400, 5, BAD_JSON)),
+        ("chatting", "GET", f"/events?from={'9' * 5000}", None, (400, 5, "Bad value for parameter from")),
         ("chatting", "GET", "/events?from=x", None, (400, 5, "Bad value for parameter from")),
-        ("chatting", "GET", "/events/99", None, (404, 28, "Event not found")),
+        ("chatting", "GET", "/events/4", None, (404, 28, "Event not found")),
         ("chatting", "DELETE", "/info", None, (405, 5, "Method DELETE is not supported")),
     ],
 )

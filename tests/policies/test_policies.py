@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.config.mistakes import Mistake
@@ -197,6 +197,7 @@ MATCHES = st.builds(lambda iss, rest: {"iss": iss, **rest}, st.sampled_from(sort
 
 @settings(max_examples=60, deadline=None)
 @given(MATCHES, MATCHES)
+@example({"iss": "https://issuer.example", "tier": True}, {"iss": "https://issuer.example", "tier": 1})
 def test_a_warning_means_that_one_token_matches_both(
     tmp_path_factory: pytest.TempPathFactory, one: dict[str, object], other: dict[str, object]
 ) -> None:
@@ -223,7 +224,7 @@ def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     (clients / "README.md").write_text("- not: [a client")
     # What Kubernetes puts into a mounted folder, and editors beside a file.
     (clients / "..data").mkdir()
-    (clients / ".bff.yaml.swp").write_bytes(b"\0")
+    (clients / ".#bff.yaml").write_bytes(b"\0")
     policies, mistakes = policies_of(tmp_path / "policies")
     assert mistakes == ()
     assert len(policies.clients) == 3

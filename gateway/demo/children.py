@@ -1,0 +1,89 @@
+"""Emulator and gateway as processes of their own, which never outlive this one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+START_S = 15.0
+STOP_S = 4.0
+_PR_SET_PDEATHSIG = 1
+
+
+class DidNotStart(Exception):
+    """Something did not come up; the message says what, and how it explained itself."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody uses now."""
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in taken]
+
+
+class Child:
+    """One running command."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.name = command[0]
+        self.log = log
+        # A setting in the environment is meant for a gateway of one's own.
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_GATEWAY_")}
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
+                [sys.executable, "-m", "gateway", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environ,
+                # Ctrl-C reaches the whole foreground group; these are told when it is their turn.
+                process_group=0,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - there are no threads here
+            )
+
+    async def listening(self, port: int) -> None:
+        """Wait until it accepts connections. Raises DidNotStart."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + START_S
+        while loop.time() < deadline and self._process.poll() is None:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
+        raise DidNotStart(f"{self.name} did not start: {self.log.read_text(errors='replace').strip()}")
+
+    def stop(self) -> None:
+        """End it, gently at first."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextlib.contextmanager
+def child(command: Sequence[str], log: Path) -> Iterator[Child]:
+    """`chat-gateway` with these arguments, while the block runs; what it prints goes to `log`."""
+    started = Child(command, log)
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent is gone, however that came about; see prctl(2)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,101 @@
+"""What the demo shows: lines to paste, a table that lives, and in the end what it all means."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from gateway.demo.figures import Figures
+
+Show = Callable[[Figures], None]
+
+
+def say(console: Console, text: str = "") -> None:
+    """Print as it is: nothing wrapped, so that it can be pasted, and nothing coloured."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def curl_lines(public_url: str, emulator_url: str, chat_url: str, token: str) -> str:
+    """A shell variable with a token, and what to try with it."""
+    ask = 'curl -i -H "Authorization: Bearer $TOKEN"'
+    return f"""\
+TOKEN='{token}'
+# a chat's info, as JSON and as XML
+{ask} {chat_url}/info
+{ask} -H 'Accept: application/xml' {chat_url}/info
+# a write; the next read knows it
+{ask} -X PUT -H 'Content-Type: application/json' -d '{{"visitorName": "Natalie"}}' {chat_url}/info/visitorName
+# a path that no resource has: answered here, never sent upstream
+{ask} {public_url}/api/account/123/js2rest
+# what the upstream was asked, by its own count
+curl -s {emulator_url}/_emulator/counts"""
+
+
+@contextlib.contextmanager
+def showing(console: Console) -> Iterator[Show]:
+    """Shows figures while the block runs: in a live table, or in a line each where there is no terminal."""
+    if not console.is_terminal:
+        yield lambda figures: say(console, line(figures))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda figures: live.update(table(figures), refresh=True)
+
+
+def line(figures: Figures) -> str:
+    """Figures in one line."""
+    return (
+        f"{figures.seconds:5.1f} s  {figures.client_requests} requests: {figures.hits} hits, "
+        f"{figures.collapsed} collapsed, {figures.misses} misses, {figures.stale} stale, "
+        f"{figures.writes} writes; upstream {figures.upstream_requests}; "
+        f"p99 {figures.latency_p99_ms:.1f} ms, age {figures.age_p99_ms:.0f} ms; {figures.errors} errors"
+    )
+
+
+def table(figures: Figures) -> Table:
+    """Figures as a table."""
+    made = Table(title=f"{figures.clients} clients poll {figures.chats} chats, {figures.seconds:.1f} s")
+    made.add_column("figure")
+    made.add_column("value", justify="right")
+    for name, value in _rows(figures):
+        made.add_row(name, value)
+    return made
+
+
+def _rows(figures: Figures) -> tuple[tuple[str, str], ...]:
+    return (
+        ("client requests", f"{figures.client_requests:,}"),
+        ("  hits", f"{figures.hits:,}"),
+        ("  collapsed", f"{figures.collapsed:,}"),
+        ("  misses", f"{figures.misses:,}"),
+        ("  stale", f"{figures.stale:,}"),
+        ("  writes", f"{figures.writes:,}"),
+        ("upstream requests", f"{figures.upstream_requests:,}"),
+        ("  for info", f"{figures.upstream_info_requests:,}"),
+        ("  for info, per chat and second", f"{figures.upstream_info_requests_per_chat_and_second:.2f}"),
+        ("share saved", f"{figures.share_saved:.1%}"),
+        ("latency p50 / p99", f"{figures.latency_p50_ms:.1f} / {figures.latency_p99_ms:.1f} ms"),
+        ("age p50 / p99", f"{figures.age_p50_ms:.0f} / {figures.age_p99_ms:.0f} ms"),
+        ("errors", f"{figures.errors:,}"),
+    )
+
+
+def explanation(figures: Figures) -> str:
+    """What the figures mean."""
+    errors = ", ".join(f"{count} x {kind}" for kind, count in figures.error_kinds.items()) or "none"
+    return f"""\
+In {figures.seconds:.1f} s, {figures.clients} clients made {figures.client_requests:,} requests about \
+{figures.chats} chats. The upstream was asked for info {figures.upstream_info_requests:,} times, \
+{figures.upstream_info_requests_per_chat_and_second:.2f} a chat and second: whoever finds an answer that is \
+about to grow old gets it and starts the one fetch that all others share, and after a write the next reader \
+does. {figures.share_saved:.1%} of the polls never went there.
+99 of 100 polls were answered within {figures.latency_p99_ms:.1f} ms, with what the upstream had been asked \
+for at most {figures.age_p99_ms:.0f} ms before (the first second is left out of both).
+The appKey was seen {figures.app_key_seen} times in {figures.responses:,} answers \
+({figures.response_bytes:,} bytes; plain, hex, base64, URL-encoded) and {figures.app_key_seen_in_logs} times \
+in the gateway's log. Of {figures.links:,} links in them, {figures.links - figures.foreign_links:,} named \
+the gateway.
+Errors: {errors}."""

@@ -1,0 +1,141 @@
+"""`serve` and `emulator`, as processes."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.demo.stage import set_stage
+
+BAD = Path(__file__).parents[1] / "config" / "bad"
+
+
+@contextlib.contextmanager
+def started(*arguments: str, environ: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "gateway", *arguments]
+    with subprocess.Popen(  # noqa: S603 - our own command
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environ or {})},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def stage(folder: Path, listen: str = "127.0.0.1:0") -> str:
+    set_ = set_stage(
+        folder,
+        listen=listen,
+        admin_listen="127.0.0.1:0",
+        public_url="http://127.0.0.1:8080",
+        upstream="http://127.0.0.1:9100",
+        app_key="key",
+    )
+    return str(set_.config)
+
+
+def line_of(process: subprocess.Popen[str]) -> dict[str, str]:
+    assert process.stderr is not None
+    said: dict[str, str] = json.loads(process.stderr.readline())
+    return said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_says_where_it_listens_and_ends_when_told(tmp_path: Path, number: int) -> None:
+    with started("serve", "--config", stage(tmp_path)) as process:
+        said = line_of(process)
+        assert (said["event"], said["level"]) == ("listening", "info")
+        assert status_of(said["public"], "/api/account/123") == 401
+        assert status_of(said["private"], "/readyz") == 200
+        process.send_signal(number)
+        out, err = process.communicate(timeout=15)
+    assert process.returncode == 0
+    assert out == ""
+    assert [json.loads(line)["event"] for line in err.splitlines()] == ["request", "stopped"]
+
+
+def test_serve_logs_warnings(tmp_path: Path) -> None:
+    config = stage(tmp_path)
+    overlap = '  overlap:\n    match: {iss: "https://issuer.example", email: x}\n'
+    (tmp_path / "policies/clients/overlap.yaml").write_text(
+        f'clients:\n{overlap}    accounts: "*"\n    allow: [chat:read]\n'
+    )
+    with started("serve", "--config", config) as process:
+        said = line_of(process)
+        assert (said["event"], said["level"]) == ("configuration", "warning")
+        assert "overlap.yaml" in said["warning"]
+
+
+def test_serve_refuses_a_broken_configuration() -> None:
+    with started("serve", "--config", str(BAD / "many-at-once.yaml")) as process:
+        out, err = process.communicate(timeout=15)
+    assert (process.returncode, out) == (1, "")
+    assert len(err.splitlines()) > 1
+    assert all(line.startswith("many-at-once.yaml:") for line in err.splitlines())
+
+
+@pytest.mark.parametrize("command", ["serve", "emulator"])
+def test_an_address_in_use_is_named(tmp_path: Path, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        arguments = (
+            ["--config", stage(tmp_path, f"127.0.0.1:{port}")]
+            if command == "serve"
+            else ["--port", str(port)]
+        )
+        with started(command, *arguments) as process:
+            out, err = process.communicate(timeout=15)
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith(f"cannot listen on 127.0.0.1:{port}: ")
+    assert err.count("\n") == 1
+    assert "use" in err
+
+
+def test_an_environment_variable_overrides(tmp_path: Path) -> None:
+    config = stage(tmp_path)
+    with started("serve", "--config", config, environ={"CHAT_GATEWAY_DRAIN_S": "many"}) as process:
+        _, err = process.communicate(timeout=15)
+    assert process.returncode == 1
+    assert "CHAT_GATEWAY_DRAIN_S" in err
+
+
+def test_the_emulator_takes_its_key_and_accounts(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("its-key\n")
+    arguments = ("--port", "0", "--app-key-file", str(tmp_path / "key"), "--account", "77")
+    with started("emulator", *arguments) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[5].rstrip(",")
+        assert base_of(url, "77", "its-key") == 200
+        assert base_of(url, "77", "another") == 401
+        assert base_of(url, "123", "its-key") == 404
+        process.terminate()
+        assert process.wait(15) == 0
+
+
+def base_of(url: str, account: str, key: str) -> int:
+    """The status of an account's base document."""
+    return status_of(
+        url.removeprefix("http://"),
+        f"/api/account/{account}?v=1",
+        {"Authorization": f"LivePerson appKey={key}"},
+    )
+
+
+def status_of(address: str, path: str, headers: dict[str, str] | None = None) -> int:
+    with contextlib.closing(http.client.HTTPConnection(address, timeout=5)) as connection:
+        connection.request("GET", path, headers=headers or {})
+        return connection.getresponse().status
