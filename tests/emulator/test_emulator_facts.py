@@ -424,7 +424,8 @@ def test_whether_the_scripted_agent_keeps_a_chat_alive_is_a_switch(touches: bool
 @given(st.lists(st.floats(0.01, 9), max_size=12), st.integers(0, 3))
 def test_what_happened_does_not_depend_on_who_looked_when(looks: list[float], seed: int) -> None:
     script = AgentScript(accept_after_s=2, line_every_s=5)
-    often, once = (Service(agent=script, seed=seed, chat_timeout_s=20) for _ in range(2))
+    config = {"agent": script, "seed": seed, "chat_timeout_s": 20, "ended_readable_s": 1000}
+    often, once = (Service(**config) for _ in range(2))
     chat = often.emulator.start_chat("123")
     for pause in looks:
         often.time += pause
