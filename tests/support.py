@@ -218,9 +218,13 @@ async def world(
     *,
     emulator: EmulatorConfig | None = None,
     upstream: str | None = None,
+    environ: Fields | None = None,
     **settings: object,
 ) -> AsyncIterator[World]:
-    """A world whose `gateway.yaml` has these settings too; `upstream` puts something else behind it."""
+    """A world whose `gateway.yaml` has these settings too; `upstream` puts something else behind it.
+
+    `environ` holds settings as environment variables, without their common prefix.
+    """
     emulated = Emulator(emulator or EmulatorConfig(app_key=APP_KEY), now=time.time)
     async with contextlib.AsyncExitStack() as stack:
         server = await serve(emulated)
@@ -234,7 +238,8 @@ async def world(
             **{"public_url": PUBLIC_URL, **settings},
         )
         log = stack.enter_context(_warnings_into(io.StringIO()))
-        gateway = Gateway(configure(stage.config, {}), log=logger("debug", log))
+        variables = {f"CHAT_GATEWAY_{name}": value for name, value in (environ or {}).items()}
+        gateway = Gateway(configure(stage.config, variables), log=logger("debug", log))
         addresses = await stack.enter_async_context(running(gateway))
         it = World(emulated, server, gateway, stage, addresses, log)
         yield it

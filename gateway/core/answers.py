@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 
 from gateway.core.documents import Broken, Document, InfoFacts, UpstreamError, read_error, render_error
 from gateway.core.errors import Reason
-from gateway.core.faults import Verdict, judge
+from gateway.core.faults import Asked, Verdict, judge
 from gateway.core.freshness import Entry, Failed
 from gateway.core.headers import media_type
 from gateway.core.links import LinkMap, clean_text, rewrite, rewrite_url
@@ -40,7 +40,7 @@ def undress(target: Target, answer: Answer, links: LinkMap) -> Undressed | Faile
     body_is = media_type(answer.header(b"content-type")) or target.representation
     error = read_error(answer.body, body_is) if answer.status >= 400 else None
     code = None if error is None else error.internal_code
-    verdict = judge(is_read=target.is_read, status=answer.status, internal_code=code)
+    verdict = judge(_asked(target), answer.status, code)
     reason = _FAILURES.get(verdict)
     if reason is not None:
         return Failed(reason, answer.status, _retry_after_s(answer))
@@ -50,6 +50,12 @@ def undress(target: Target, answer: Answer, links: LinkMap) -> Undressed | Faile
         return _good(target, answer, links)
     except Broken:
         return Failed(Reason.UPSTREAM_BROKEN, answer.status)
+
+
+def _asked(target: Target) -> Asked:
+    if target.is_read:
+        return Asked.READ
+    return Asked.START if target.action == "chat:start" else Asked.WRITE
 
 
 _FAILURES = {

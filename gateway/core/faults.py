@@ -1,9 +1,9 @@
 """Whose fault an upstream answer is: ours, the caller's or the upstream's. One table.
 
-The vendor answers 401 with code 10 also for a caller's mistake (Invalid User, Bad captcha), and code 5 both
-for a bad body and for a bad Authorization, so the status alone does not tell. What does is what we asked:
-a read is built by the gateway alone, so "bad request" can only mean its key; a write carries
-the caller's body, so it means that body. Codes as observed in public bug reports and client code:
+The vendor answers 401 with code 10 both for a bad key and for a caller's mistake (Invalid User, Bad captcha:
+seen where a chat is started, and nowhere else), and 400 with code 5 both for a bad Authorization and for a
+bad body. So the status alone does not tell; what does is what was asked. A read is built by the gateway alone:
+"bad request" can only mean its key. Codes as observed in public bug reports and client code:
 5 bad request, 10 not authorised, 12 not found, 20 account loading, 28 no such resource.
 """
 
@@ -26,11 +26,19 @@ class Verdict(enum.Enum):
     UNUSABLE = "unusable"
 
 
+class Asked(enum.Enum):
+    """What kind of request was answered."""
+
+    READ = "read"
+    WRITE = "write"
+    START = "start"
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
     """A row: what was asked (None: anything), what came back (code None: any), and the verdict."""
 
-    reads: bool | None
+    asked: Asked | None
     statuses: range
     code: int | None
     verdict: Verdict
@@ -38,15 +46,15 @@ class _Rule:
 
 # The first row that fits decides.
 _TABLE = (
-    _Rule(True, range(204, 205), None, Verdict.UNUSABLE),  # a read without a body to show
-    _Rule(True, range(206, 207), None, Verdict.UNUSABLE),  # no Range was asked for
+    _Rule(Asked.READ, range(204, 205), None, Verdict.UNUSABLE),  # a read without a body to show
+    _Rule(Asked.READ, range(206, 207), None, Verdict.UNUSABLE),  # no Range was asked for
     _Rule(None, range(200, 300), None, Verdict.GOOD),
     _Rule(None, range(300, 400), None, Verdict.REDIRECT),
     _Rule(None, range(404, 405), 12, Verdict.GONE),
     _Rule(None, range(429, 430), None, Verdict.THROTTLED),
     _Rule(None, range(408, 409), None, Verdict.UPSTREAMS),
-    _Rule(True, range(400, 401), 5, Verdict.OUR_KEY),  # "Bad authorization request"
-    _Rule(False, range(401, 402), 10, Verdict.CALLERS),  # "Invalid User", "Bad captcha"
+    _Rule(Asked.READ, range(400, 401), 5, Verdict.OUR_KEY),  # "Bad authorization request"
+    _Rule(Asked.START, range(401, 402), 10, Verdict.CALLERS),  # "Invalid User", "Bad captcha"
     _Rule(None, range(401, 402), None, Verdict.OUR_KEY),
     _Rule(None, range(403, 404), None, Verdict.OUR_KEY),
     _Rule(None, range(407, 408), None, Verdict.OUR_KEY),
@@ -54,10 +62,10 @@ _TABLE = (
 )
 
 
-def judge(*, is_read: bool, status: int, internal_code: int | None) -> Verdict:
+def judge(asked: Asked, status: int, internal_code: int | None) -> Verdict:
     """The verdict over an upstream answer; what no row knows (1xx, 5xx, 999) is the upstream's fault."""
     for rule in _TABLE:
-        asked = rule.reads is None or rule.reads == is_read
-        if asked and status in rule.statuses and rule.code in {None, internal_code}:
+        is_asked = rule.asked in {None, asked}
+        if is_asked and status in rule.statuses and rule.code in {None, internal_code}:
             return rule.verdict
     return Verdict.UPSTREAMS

@@ -23,7 +23,7 @@ PREFIX = "/api/account/"
 #: Query names that carry nothing of the resource: credentials, and what clients add to get past caches.
 DROPPED = frozenset({"appKey", "__d", "cb", "_"})
 
-_PATH = re.compile(rb"(?:/[A-Za-z0-9._-]*)+")
+_PATH = re.compile(rb"(?:/[A-Za-z0-9._-]+)+")
 _ACCOUNT = re.compile(r"[A-Za-z0-9]{1,64}")
 # Every id ever seen has digits, a dash and more; so no id can be mistaken for the name of a resource.
 _ID = {

@@ -21,7 +21,7 @@ CHAT = "/api/account/123/chat/H1-2K3"
 def client(
     name: str, match: Mapping[str, str | int | bool], *allow: str, accounts: frozenset[str] | None = None
 ) -> Client:
-    return Client(name, {"iss": ISS} | match, accounts, frozenset(allow))
+    return Client(name, {"iss": ISS, **match}, accounts, frozenset(allow))
 
 
 def target(path: str = f"{CHAT}/info", method: str = "GET") -> Target:
@@ -33,7 +33,7 @@ def target(path: str = f"{CHAT}/info", method: str = "GET") -> Target:
 
 def decide(claims: Mapping[str, object], *clients: Client, of: Target | None = None) -> Grant | Refusal:
     policies = Policies(7, RESOURCES, clients)
-    return admit(Claims({"iss": ISS} | claims, 1000.0), policies, of or target())
+    return admit(Claims({"iss": ISS, **claims}, 1000.0), policies, of or target())
 
 
 READER = client("reader", {"sub": "bff"}, "chat:read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,11 @@ def test_who_does_not_start_has_told_why(tmp_path: Path) -> None:
         pytest.raises(DidNotStart, match=r"serve did not start: not-there\.yaml: "),
     ):
         asyncio.run(started.listening(free_ports(1)[0]))
+
+
+def test_a_child_ends_with_its_block(tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    with child(["emulator", "--port", str(port)], tmp_path / "log") as started:
+        asyncio.run(started.listening(port))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 2)
