@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx2
@@ -71,22 +72,25 @@ def configure(path: Path, environ: Mapping[str, str]) -> Configuration:
     """All that the file at `path` and the environment say. Raises Misconfigured with every mistake."""
     loaded = load(path, environ)
     lines = tuple(str(mistake) for mistake in loaded.mistakes)
-    if loaded.settings is None or loaded.policies is None:
-        raise Misconfigured(lines)
-    key_files: dict[str, KeyFile] = {}
-    faults: list[str] = []
-    for issuer in loaded.settings.issuers:
-        source = issuer.jwks or issuer.secret_file
-        assert source is not None  # noqa: S101 - the settings have one of the two
-        try:
-            key_files[issuer.issuer] = KeyFile(
-                source, frozenset(issuer.algorithms), "keys" if issuer.jwks else "secret"
-            )
-        except KeySetError as error:
-            faults.extend(error.faults)
-    if faults:
+    key_files, faults = _read_keys(loaded.settings)
+    if loaded.settings is None or loaded.policies is None or faults:
         raise Misconfigured((*lines, *faults))
     return Configuration(loaded.settings, loaded.policies, key_files, lines)
+
+
+def _read_keys(settings: Settings | None) -> tuple[dict[str, KeyFile], list[str]]:
+    """The key file of each issuer, and what is wrong with those that are unfit."""
+    key_files: dict[str, KeyFile] = {}
+    faults: list[str] = []
+    for issuer in () if settings is None else settings.issuers:
+        kind: Literal["keys", "secret"] = "keys" if issuer.jwks else "secret"
+        path = issuer.jwks or issuer.secret_file
+        assert path is not None  # noqa: S101 - the settings have one of the two
+        try:
+            key_files[issuer.issuer] = KeyFile(path, frozenset(issuer.algorithms), kind)
+        except KeySetError as error:
+            faults.extend(error.faults)
+    return key_files, faults
 
 
 class Gateway:

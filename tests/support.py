@@ -125,7 +125,7 @@ def message(method: str, target: str, fields: Fields, body: bytes = b"") -> byte
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class World:
     """A running emulator with a running gateway in front of it."""
 

@@ -100,7 +100,7 @@ def test_the_next_flight_starts_a_round_trip_early_but_not_before_half_the_ttl(
     sent_at=st.floats(0, 1e9),
 )
 def test_the_bounds_stand_in_their_order(
-    state: str | None, timeout_s: float, ttl_s: float, stale_s: float, round_trip_s: float, sent_at: float
+    *, state: str | None, timeout_s: float, ttl_s: float, stale_s: float, round_trip_s: float, sent_at: float
 ) -> None:
     contact = Contact(sent_at, timeout_s, state)
     entry = keep_for(ANSWER, rule(ttl_s, ttl_s, ttl_s, stale_s), 0, contact, round_trip_s)
