@@ -114,7 +114,7 @@ def _retry_after_s(answer: Answer) -> float | None:
         until = parsedate_to_datetime(value)
         said = parsedate_to_datetime((answer.header(b"date") or b"").decode("latin-1"))
         return max(0.0, (until - said).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
