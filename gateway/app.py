@@ -20,7 +20,9 @@ import httpx2
 from structlog.typing import FilteringBoundLogger
 
 from gateway.admin.web import admin
-from gateway.config.load import load
+from gateway.config.load import Loaded, load
+from gateway.config.mistakes import Mistake, tidy
+from gateway.config.settings import Account as AccountSettings
 from gateway.config.settings import Settings
 from gateway.core.policy import Policies
 from gateway.edge.server import Running, bind, listening
@@ -28,11 +30,12 @@ from gateway.edge.web import Cors, Web, WebConfig
 from gateway.exchange import Clock, Exchange, Rules
 from gateway.identity.keysets import KeyFile, KeySetError
 from gateway.identity.tokens import Issuer, Verifier
-from gateway.observe.logs import logger
+from gateway.observe.logs import adopt, logger
 from gateway.observe.metrics import Metrics
 from gateway.observe.observer import Observer
 from gateway.stores.memory import MemoryStore
-from gateway.upstream.accounts import Account, Accounts, AppKey, Discovery
+from gateway.upstream.accounts import Account, Accounts, Discovery, Get
+from gateway.upstream.keys import AppKeys
 from gateway.upstream.protection import Protection
 from gateway.upstream.transport import HttpUpstream, Limits, fetcher
 
@@ -71,25 +74,27 @@ class Misconfigured(Exception):
 def configure(path: Path, environ: Mapping[str, str]) -> Configuration:
     """All that the file at `path` and the environment say. Raises Misconfigured with every mistake."""
     loaded = load(path, environ)
-    lines = tuple(str(mistake) for mistake in loaded.mistakes)
-    key_files, faults = _read_keys(loaded.settings)
+    key_files, faults = _read_keys(loaded)
+    lines = tuple(str(mistake) for mistake in tidy([*loaded.mistakes, *faults]))
     if loaded.settings is None or loaded.policies is None or faults:
-        raise Misconfigured((*lines, *faults))
+        raise Misconfigured(lines)
     return Configuration(loaded.settings, loaded.policies, key_files, lines)
 
 
-def _read_keys(settings: Settings | None) -> tuple[dict[str, KeyFile], list[str]]:
+def _read_keys(loaded: Loaded) -> tuple[dict[str, KeyFile], list[Mistake]]:
     """The key file of each issuer, and what is wrong with those that are unfit."""
     key_files: dict[str, KeyFile] = {}
-    faults: list[str] = []
-    for issuer in () if settings is None else settings.issuers:
+    faults: list[Mistake] = []
+    for index, issuer in loaded.issuers.items():
         kind: Literal["keys", "secret"] = "keys" if issuer.jwks else "secret"
         path = issuer.jwks or issuer.secret_file
         assert path is not None  # noqa: S101 - the settings have one of the two
         try:
             key_files[issuer.issuer] = KeyFile(path, frozenset(issuer.algorithms), kind)
         except KeySetError as error:
-            faults.extend(error.faults)
+            setting = ("issuers", index, "jwks" if issuer.jwks else "secret_file")
+            # The place of the setting says which file it is.
+            faults += (loaded.mistake(setting, fault.removeprefix(f"{path}: ")) for fault in error.faults)
     return key_files, faults
 
 
@@ -109,6 +114,9 @@ class Gateway:
         self.ready = False
         self._configuration = configuration
         self._log = log or logger(settings.log_level)
+        adopt("uvicorn", self._log)
+        self._observer = Observer(self.metrics, self._log)
+        self._app_keys = {name: AppKeys(_key_files(said)) for name, said in settings.accounts.items()}
         limits = Limits(
             settings.upstream.deadline_ms / 1000,
             settings.upstream.max_connections,
@@ -133,34 +141,47 @@ class Gateway:
             clock=clock,
             verifier=Verifier(_issuers(configuration), clock.wall),
             store=MemoryStore(settings.cache.max_bytes, clock.now),
-            upstream=HttpUpstream(_accounts(settings, self.transport, limits), self.transport, limits),
+            upstream=HttpUpstream(
+                _accounts(settings, self._app_keys, fetcher(self.transport, limits)), self.transport, limits
+            ),
             protection=Protection(clock.now, settings.upstream.max_pause_ms / 1000),
-            observer=Observer(self.metrics, self._log),
+            observer=self._observer,
         )
         self.metrics.flights = lambda: len(self.exchange.flights)
-        self.web = Web(self.exchange.answer, _web_config(settings), lambda: secrets.token_hex(8), clock.wall)
+        self.web = Web(self.exchange, _web_config(settings), lambda: secrets.token_hex(8), clock.wall)
         self.admin = admin(lambda: self.ready, self.metrics.exposition)
 
     async def read_keys_again(self) -> None:
-        """Look at the key files; a set that changed takes effect, one that is unfit is logged and refused."""
+        """Look at the files of keys: what changed takes effect; what is unfit is logged, and the old stays."""
         for issuer, key_file in self._configuration.key_files.items():
             outcome = await asyncio.to_thread(key_file.refresh)
             if isinstance(outcome, KeySetError):
-                self.metrics.reload_failures += 1
-                self._log.error("keys refused", issuer=issuer, faults=outcome.faults)
+                self._refused("keys refused", issuer=issuer, faults=outcome.faults)
             elif outcome is not None:
                 self._log.info("keys changed", issuer=issuer)
+        for account, app_keys in self._app_keys.items():
+            changed = await asyncio.to_thread(app_keys.refresh)
+            if isinstance(changed, ValueError):
+                self._refused("appKey refused", account=account, faults=[str(changed)])
+            elif changed:
+                self._log.info("appKey changed", account=account)
+
+    def _refused(self, event: str, **about: object) -> None:
+        self.metrics.reload_failures += 1
+        self._log.error(event, **about)
 
     async def keep_reading(self) -> None:
         """Look at the files every `reload_s`, for ever."""
         while True:
             await asyncio.sleep(self.settings.reload_s)
-            await self.read_keys_again()
+            try:
+                await self.read_keys_again()
+            except Exception as error:  # noqa: BLE001 - whatever a file did, the next look may find it mended
+                self._observer.crashed(error)
 
     async def drain(self) -> None:
-        """Let what flies land, then close the way to the upstream."""
+        """Let what flies land; what has not after `drain_s` ends, and who waits for it is told so."""
         await self.exchange.flights.drain(self.settings.drain_s)
-        await self.transport.aclose()
 
 
 @contextlib.asynccontextmanager
@@ -184,6 +205,7 @@ async def running(gateway: Gateway) -> AsyncIterator[Running]:
             gateway.ready = False
     finally:
         reading.cancel()
+        await gateway.transport.aclose()
 
 
 def _issuers(configuration: Configuration) -> list[Issuer]:
@@ -199,17 +221,18 @@ def _issuers(configuration: Configuration) -> list[Issuer]:
     ]
 
 
-def _accounts(settings: Settings, transport: httpx2.AsyncHTTPTransport, limits: Limits) -> Accounts:
-    accounts = {
-        name: Account(name, AppKey(said.app_key_file.read_text().strip()), said.upstream)
-        for name, said in settings.accounts.items()
-    }
+def _key_files(account: AccountSettings) -> tuple[Path, ...]:
+    following = account.next_app_key_file
+    return (account.app_key_file,) if following is None else (account.app_key_file, following)
+
+
+def _accounts(settings: Settings, app_keys: Mapping[str, AppKeys], get: Get) -> Accounts:
     return Accounts(
-        accounts,
+        {name: Account(name, app_keys[name], said.upstream) for name, said in settings.accounts.items()},
         Discovery(settings.discovery.url, settings.discovery.allowed_domains),
         settings.public_url,
         settings.link_hosts,
-        fetcher(transport, limits),
+        get,
     )
 
 
@@ -219,5 +242,4 @@ def _web_config(settings: Settings) -> WebConfig:
         urlsplit(settings.public_url).path.encode(),
         Cors(origins, settings.cors.max_age_s),
         settings.max_body_bytes,
-        settings.default_representation,
     )

@@ -2,7 +2,7 @@
 
 Each imports what it needs when it runs, so that `--version` and `--help` answer at once.
 Exit codes: 0 done, 1 refused or failed (a sentence on standard error says why), 2 a wrong command line,
-130 interrupted.
+130 interrupted (Ctrl-C, SIGTERM or SIGHUP).
 """
 
 # ruff: noqa: PLC0415, PLR0917 - imports inside commands, see above; and each parameter is an option
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -173,7 +174,15 @@ def emulator(
     try:
         run(host, port, config)
     except OSError as error:
-        _fail(f"cannot listen on {host}:{port}: {error.strerror or error}")
+        _fail(f"cannot listen on {host}:{port}: {_reason(error)}")
+
+
+def _reason(error: OSError) -> str:
+    """Why, in the system's words: event loops put the address before them."""
+    # Resolvers have codes of their own.
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 @token.command()

@@ -1,6 +1,7 @@
 """The road: one request, from socket to socket, in the order of time.
 
     answer → travel → authorise   1 verify, 2 locate, 3 admit, 4 limit
+                    → write → ask       (writes: 8 to 10, then the generation rises)
                     → deliver     5 look, 6 plan
                       → wait      7 fly
                         → fetch → ask   8 dress, 9 send, 10 undress
@@ -20,7 +21,7 @@ from typing import Protocol, TypeVar, assert_never
 
 from gateway.core.access import Claims, Grant, admit
 from gateway.core.answers import Undressed, undress
-from gateway.core.documents import Broken, Document
+from gateway.core.documents import Broken, well_formed
 from gateway.core.errors import Reason, Refusal
 from gateway.core.faults import Verdict
 from gateway.core.freshness import (
@@ -43,7 +44,7 @@ from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Chat, Representation, UpstreamRequest
 from gateway.core.paths import Target, locate
 from gateway.core.policy import Policies
-from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
+from gateway.core.replies import Delivered, How, Reply, Trip, reply
 from gateway.core.requests import Request
 from gateway.flights import Flights, landing
 
@@ -155,6 +156,13 @@ class Exchange:
         """The whole road."""
         began = self._clock.now()
         trip = await self._guarded(self._travel(request), Trip(CRASHED))
+        return self._reply(request, trip, began)
+
+    def refuse(self, request: Request, refusal: Refusal) -> Reply:
+        """What the edge refuses before the road begins is told and counted like everything else."""
+        return self._reply(request, Trip(refusal), self._clock.now())
+
+    def _reply(self, request: Request, trip: Trip, began: float) -> Reply:
         now = self._clock.now()
         made = reply(trip, request, self._rules().default_representation, now, self._clock.wall())
         self._observer.replied(request, trip, made, now - began)
@@ -162,40 +170,43 @@ class Exchange:
 
     async def _travel(self, request: Request) -> Trip:
         allowed = await self._authorise(request)
-        if isinstance(allowed, Refusal):
-            return Trip(allowed)
+        if isinstance(allowed, Trip):
+            return allowed
         target, grant = allowed
-        result = await self._deliver(target, request)
-        # An answer is shared, permission is not: whoever waited must still be allowed. A write is done by
-        # now and its answer is its writer's own; refusing that would only make him write again.
-        if target.is_read and grant.dead_when.passed(self._clock.wall(), self._rules().policies.version):
-            allowed = await self._authorise(request)
-            if isinstance(allowed, Refusal):
-                return Trip(allowed, target, grant)
-            target, grant = allowed
-        return Trip(result, target, grant)
+        if not target.is_read:
+            return await self._write(target, grant, request)
+        result = await self._deliver(target)
+        # An answer is shared, permission is not: whoever waited must still be allowed.
+        allowed = await self._still_allowed(target, grant, request)
+        return allowed if isinstance(allowed, Trip) else Trip(result, *allowed)
 
     # -- 1 to 4: may it? ------------------------------------------------------------------------------
 
-    async def _authorise(self, request: Request) -> tuple[Target, Grant] | Refusal:
+    async def _authorise(self, request: Request) -> tuple[Target, Grant] | Trip:
         claims = await self._verifier.verify(request.fields.get(b"authorization"))
         if isinstance(claims, Refusal):
-            return claims
+            return Trip(claims)
         rules = self._rules()
         target = locate(request.line, rules.policies.resources, rules.accounts, rules.default_representation)
         if isinstance(target, Refusal):
-            return target
+            return Trip(target)
         grant = admit(claims, rules.policies, target)
         if isinstance(grant, Refusal):
-            return grant
+            return Trip(grant, target)
         # 4 limit: no grant has a limit yet.
+        return target, grant
+
+    async def _still_allowed(
+        self, target: Target, grant: Grant, request: Request
+    ) -> tuple[Target, Grant] | Trip:
+        """After a wait: the same grant, a new one where that has ended, or a refusal."""
+        if grant.dead_when.passed(self._clock.wall(), self._rules().policies.version):
+            return await self._authorise(request)
         return target, grant
 
     # -- 5 and 6: is it here? -------------------------------------------------------------------------
 
-    async def _deliver(self, target: Target, request: Request) -> Result:
-        if not target.is_read:
-            return await self._write(target, request)
+    async def _deliver(self, target: Target) -> Delivered | Failed:
         if not target.resource.coalesce:
             return await self._forward(target)
         generation = self._generation(target)
@@ -267,18 +278,17 @@ class Exchange:
         """A read that is not coalesced: a flight of its own, which no one can join."""
         return await self._alone(target, dress(target), How.FORWARD)
 
-    async def _write(self, target: Target, request: Request) -> Result:
-        body = await request.body()
+    async def _write(self, target: Target, grant: Grant, request: Request) -> Trip:
+        """A write: once sent it is carried through, and its answer is its writer's own."""
+        body = await _whole_body(request)
         if isinstance(body, Refusal):
-            return body
-        body_is = body_representation(request.fields)
-        if body_is is None:
-            return Refusal(Reason.UNSUPPORTED_MEDIA_TYPE)
-        try:
-            Document.parse(body, body_is, strict=True)
-        except Broken:
-            return Refusal(Reason.MALFORMED_BODY)
-        return await self._alone(target, dress(target, body, body_is), How.WRITE)
+            return Trip(body, target, grant)
+        # The client says how long its body takes; its token may be dead by now.
+        allowed = await self._still_allowed(target, grant, request)
+        if isinstance(allowed, Trip):
+            return allowed
+        target, grant = allowed
+        return Trip(await self._alone(target, dress(target, *body), How.WRITE), target, grant)
 
     async def _alone(self, target: Target, request: UpstreamRequest, how: How) -> Delivered | Failed:
         hold = self._protection.hold(target.account, None)
@@ -349,3 +359,18 @@ class Exchange:
 
     def _contact(self, target: Target) -> Contact | None:
         return None if target.chat is None else self._store.contact(target.chat)
+
+
+async def _whole_body(request: Request) -> tuple[bytes, Representation] | Refusal:
+    """The body of a write and what it is, well-formed; or why it goes no further."""
+    body = await request.body()
+    if isinstance(body, Refusal):
+        return body
+    body_is = body_representation(request.fields)
+    if body_is is None:
+        return Refusal(Reason.UNSUPPORTED_MEDIA_TYPE)
+    try:
+        well_formed(body, body_is)
+    except Broken:
+        return Refusal(Reason.MALFORMED_BODY)
+    return body, body_is

@@ -38,13 +38,13 @@ class Flights(Generic[T]):
 
     async def drain(self, timeout_s: float) -> None:
         """Let what flies land; after the timeout end it."""
-        flying = set(self._by_key.values())
-        if flying:
-            _, late = await asyncio.wait(flying, timeout=timeout_s)
-            for flight in late:
-                flight.cancel()
-            if late:
-                await asyncio.wait(late)
+        if self._by_key:
+            await asyncio.wait(set(self._by_key.values()), timeout=timeout_s)
+        late = set(self._by_key.values())
+        for flight in late:
+            flight.cancel()
+        if late:
+            await asyncio.wait(late)
 
 
 async def landing(flight: asyncio.Task[T], timeout_s: float | None = None) -> T | None:

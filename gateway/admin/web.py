@@ -23,6 +23,7 @@ def admin(is_ready: Callable[[], bool], exposition: Callable[[], bytes]) -> Star
     async def metrics(_: Request) -> Response:
         return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    return Starlette(
-        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
-    )
+    app = Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+    # It would redirect to whatever Host says.
+    app.router.redirect_slashes = False
+    return app

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, ValidationInfo
@@ -34,9 +35,38 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-def wrong(expected: str, *, got: str | None = None, at: KeyPath = ()) -> NoReturn:
-    """Refuse a value from inside a validator. `at` leads from the validated value to the culprit."""
-    raise PydanticCustomError("wrong", "{expected}", {"expected": expected, "got": got, "at": at})
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What a validator has against a value. `got` is None if the value itself can be shown.
+
+    `at` leads from the value to the culprit; or `beside` does, from the model that the value is a field of.
+    """
+
+    expected: str
+    got: str | None = None
+    at: KeyPath = ()
+    beside: KeyPath | None = None
+
+    def place(self, loc: KeyPath) -> KeyPath:
+        """The culprit's path, for a value at `loc`."""
+        return loc + self.at if self.beside is None else loc[:-1] + self.beside
+
+
+def wrong(
+    expected: str, *, got: str | None = None, at: KeyPath = (), beside: KeyPath | None = None
+) -> NoReturn:
+    """Refuse a value from inside a validator; the parameters are those of `Wrong`."""
+    raise _refusal([Wrong(expected, got, at, beside)])
+
+
+def refuse_any(wrongs: Iterable[Wrong]) -> None:
+    """Refuse a value from inside a validator if anything is wrong with it, and say all of it."""
+    if found := list(wrongs):
+        raise _refusal(found)
+
+
+def _refusal(wrongs: list[Wrong]) -> PydanticCustomError:
+    return PydanticCustomError("wrong", "{expected}", {"expected": wrongs[0].expected, "wrongs": wrongs})
 
 
 def context_of(info: ValidationInfo) -> Mapping[str, Any]:
@@ -105,19 +135,23 @@ def check(model: type[M], document: Document, at: KeyPath, context: Mapping[str,
         return model.model_validate(part, context=dict(context))
     except ValidationError as errors:
         details = errors.errors(include_url=False)
-        return [_mistake(model, document, at, error) for error in details]
+        return [mistake for error in details for mistake in _mistakes(model, document, at, error)]
 
 
-def _mistake(model: type[Model], document: Document, at: KeyPath, error: ErrorDetails) -> Mistake:
-    kind, context = error["type"], error.get("ctx", {})
-    loc = tuple(step for step in error["loc"] if step != "[key]") + tuple(context.get("at", ()))
+def _mistakes(model: type[Model], document: Document, at: KeyPath, error: ErrorDetails) -> Iterator[Mistake]:
+    kind = error["type"]
+    loc = tuple(step for step in error["loc"] if step != "[key]")
     path = at + loc
-    if kind == "extra_forbidden":
-        return document.mistake(path, _likely(str(loc[-1]), _fields(model, loc[:-1])), dotted(loc[-1:]))
-    expected = context.get("expected") or _WORDS.get(kind, error["msg"])
-    if kind == "missing":
-        return document.mistake(path, expected, "nothing")
-    return document.mistake(path, expected, context.get("got") or _got(kind, path, error["input"]))
+    if kind == "wrong":
+        for one in error["ctx"]["wrongs"]:
+            place = one.place(path)
+            yield document.mistake(place, one.expected, one.got or shown(place, error["input"]))
+    elif kind == "extra_forbidden":
+        yield document.mistake(path, _likely(str(loc[-1]), _fields(model, loc[:-1])), dotted(loc[-1:]))
+    elif kind == "missing":
+        yield document.mistake(path, _WORDS[kind], "nothing")
+    else:
+        yield document.mistake(path, _WORDS.get(kind, error["msg"]), _got(kind, path, error["input"]))
 
 
 def _got(kind: str, path: KeyPath, value: object) -> str:

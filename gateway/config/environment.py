@@ -15,9 +15,22 @@ from gateway.config.mistakes import KeyPath, Mistake, dotted
 
 PREFIX = "CHAT_GATEWAY_"
 
-# Kubernetes sets these in every pod of a namespace that has a service `chat-gateway` or `chat-gateway-...`.
-_OF_KUBERNETES = re.compile(
-    r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+_LINK = re.compile(r"(tcp|udp|sctp)://.+")
+_NUMBER = re.compile(r"[0-9]{1,5}")
+_ADDRESS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+# What Kubernetes sets in every pod of a namespace that has a service `chat-gateway` or `chat-gateway-...`:
+# how the names end, and how the values look. A setting that is misspelt must not pass for one of these.
+_OF_KUBERNETES = tuple(
+    (re.compile(rf"(.*_)?{name}"), value)
+    for name, value in (
+        (r"SERVICE_HOST", _ADDRESS),
+        (r"SERVICE_PORT(_.+)?", _NUMBER),
+        (r"PORT", _LINK),
+        (r"PORT_[0-9]+_(TCP|UDP|SCTP)", _LINK),
+        (r"PORT_[0-9]+_(TCP|UDP|SCTP)_PROTO", re.compile(r"tcp|udp|sctp")),
+        (r"PORT_[0-9]+_(TCP|UDP|SCTP)_PORT", _NUMBER),
+        (r"PORT_[0-9]+_(TCP|UDP|SCTP)_ADDR", _ADDRESS),
+    )
 )
 
 
@@ -42,9 +55,14 @@ def overlay(document: Document, environ: Mapping[str, str]) -> tuple[Document, l
 
 
 def _variables(environ: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    for variable in environ:
-        if variable.startswith(PREFIX) and not _OF_KUBERNETES.fullmatch(variable.removeprefix(PREFIX)):
-            yield _path(variable.removeprefix(PREFIX).split("__")), variable
+    for variable, value in environ.items():
+        name = variable.removeprefix(PREFIX)
+        if variable.startswith(PREFIX) and not _is_of_kubernetes(name, value):
+            yield _path(name.split("__")), variable
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    return any(names.fullmatch(name) and values.fullmatch(value) for names, values in _OF_KUBERNETES)
 
 
 def _path(parts: list[str]) -> tuple[str, ...]:

@@ -19,27 +19,32 @@ _SECRET_KEY = re.compile(r"key|secret|password|token", re.IGNORECASE)
 class Mistake:
     """A mistake and its place; sorted by file, then line. Line 0 stands for no line at all.
 
-    `got` is made by `shown`, which repeats no secret.
+    `got` is made by `shown`, which repeats no secret. A `sentence` stands in for `expected` and `got`.
     """
 
     file: str
     line: int
     key: str
-    expected: str
-    got: str
+    expected: str = ""
+    got: str = ""
+    sentence: str = field(default="", kw_only=True)
     severity: Literal["error", "warning"] = field(default="error", kw_only=True)
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
         parts = [place, "warning" if self.severity == "warning" else "", self.key]
-        return ": ".join(part for part in parts if part) + f": expected {self.expected}, got {self.got}"
+        said = self.sentence or f"expected {self.expected}, got {self.got}"
+        return ": ".join(part for part in (*parts, said) if part)
 
 
 def tidy(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
-    """Mistakes in the order of their places, and of several errors in one place the first that was found."""
+    """Mistakes in the order of their places, and of several errors in one place the first that was found.
+
+    Sentences about what a place leads to are all kept.
+    """
     first: dict[object, Mistake] = {}
     for mistake in mistakes:
-        place = (mistake.file, mistake.line, mistake.key)
+        place = (mistake.file, mistake.line, mistake.key, mistake.sentence)
         first.setdefault(place if mistake.severity == "error" else mistake, mistake)
     return tuple(sorted(first.values()))
 

@@ -6,21 +6,23 @@ The files can narrow what the gateway does, never widen it; the outer bounds are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WrapValidator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WrapValidator
 
 from gateway.config.checking import (
     FLAG,
     LISTED,
     Model,
     RepresentationName,
+    Wrong,
     check,
     context_of,
     one_of,
+    refuse_any,
     text,
     whole,
     wrong,
@@ -32,6 +34,7 @@ from gateway.core.paths import DROPPED
 from gateway.core.policy import ACTIONS, CacheRule, Client, Policies, Resource
 
 M = TypeVar("M", bound=Model)
+V = TypeVar("V")
 
 #: What the values of a query name can be. A pattern must match the whole decoded value.
 PATTERNS: Mapping[str, re.Pattern[str]] = {
@@ -82,24 +85,56 @@ def _path(value: object) -> tuple[str, ...]:
     return segments
 
 
-def _chosen_methods(methods: Mapping[str, str]) -> Mapping[str, str]:
-    if "HEAD" in methods:
-        wrong("no HEAD, which goes with GET", got="HEAD", at=("HEAD",))
-    for method in methods:
-        if method not in {"GET", "POST", "PUT"}:
-            wrong("one of GET, POST, PUT", got=shown((), method), at=(method,))
+def _chosen_methods(methods: Mapping[str, str], info: ValidationInfo) -> Mapping[str, str]:
+    refuse_any(_wrong_methods(methods, info.data.get("path")))
     return methods
 
 
+def _wrong_methods(methods: Mapping[str, str], path: tuple[str, ...] | None) -> Iterator[Wrong]:
+    for method, action in methods.items():
+        if method == "HEAD":
+            yield Wrong("no HEAD, which goes with GET", "HEAD", (method,))
+        elif method not in {"GET", "POST", "PUT"}:
+            yield Wrong("one of GET, POST, PUT", shown((), method), (method,))
+        elif path is not None and action not in (allowed := _ACTIONS_OF["{chat}" in path, method]):
+            yield Wrong(" or ".join(allowed), action, (method,))
+
+
 def _known_query(query: Mapping[str, str]) -> Mapping[str, str]:
+    refuse_any(_wrong_query(query))
+    return query
+
+
+def _wrong_query(query: Mapping[str, str]) -> Iterator[Wrong]:
     for name in query:
         if name in COMMON_QUERY:
-            wrong("no v and NC, which every resource takes", got=name, at=(name,))
-        if name in DROPPED:
-            wrong(f"none of the names that are dropped ({', '.join(sorted(DROPPED))})", got=name, at=(name,))
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name):
-            wrong("a name of letters and digits", got=shown((), name), at=(name,))
-    return query
+            yield Wrong("no v and NC, which every resource takes", name, (name,))
+        elif name in DROPPED:
+            yield Wrong(f"none of the names that are dropped ({', '.join(sorted(DROPPED))})", name, (name,))
+        elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name):
+            yield Wrong("a name of letters and digits", shown((), name), (name,))
+
+
+def _fitting_representations(
+    representations: tuple[Representation, ...], info: ValidationInfo
+) -> tuple[Representation, ...]:
+    json = "".join(info.data.get("path", ())).endswith(".json")
+    if json and representations != (Representation.JSON,):
+        wrong("[json], as the path ends in .json", got="others")
+    return representations
+
+
+def _only_of_reads(value: V, info: ValidationInfo) -> V:
+    if value and "GET" not in info.data.get("methods", ("GET",)):
+        key = str(info.field_name)
+        wrong("no such key without GET: only reads are kept and shared", got=key)
+    return value
+
+
+def _shared(cache: CacheRow | None, info: ValidationInfo) -> CacheRow | None:
+    if cache and info.data.get("coalesce") is False:
+        wrong("true, as the resource is cached", got="false", beside=("coalesce",))
+    return cache
 
 
 class TtlMs(Model):
@@ -135,26 +170,15 @@ class ResourceRow(Model):
         Mapping[str, Annotated[str, one_of(ACTIONS)]], Field(min_length=1), AfterValidator(_chosen_methods)
     ]
     query: Annotated[Mapping[str, Annotated[str, one_of(PATTERNS)]], AfterValidator(_known_query)] = {}
-    representations: Annotated[tuple[RepresentationName, ...], LISTED, Field(min_length=1)] = tuple(
-        Representation
-    )
-    coalesce: Annotated[bool | None, FLAG] = None
-    cache: CacheRow | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        for method, action in self.methods.items():
-            allowed = _ACTIONS_OF["{chat}" in self.path, method]
-            if action not in allowed:
-                wrong(" or ".join(allowed), got=action, at=("methods", method))
-        for key in ("cache", "coalesce"):
-            if getattr(self, key) and "GET" not in self.methods:
-                wrong("no such key without GET: only reads are kept and shared", got=key, at=(key,))
-        if self.cache and self.coalesce is False:
-            wrong("true, as the resource is cached", got="false", at=("coalesce",))
-        if "".join(self.path).endswith(".json") and self.representations != (Representation.JSON,):
-            wrong("[json], as the path ends in .json", got="others", at=("representations",))
-        return self
+    representations: Annotated[
+        tuple[RepresentationName, ...],
+        LISTED,
+        Field(min_length=1),
+        AfterValidator(_fitting_representations),
+        Field(default=("json", "xml"), validate_default=True),
+    ]
+    coalesce: Annotated[bool | None, FLAG, AfterValidator(_only_of_reads)] = None
+    cache: Annotated[CacheRow | None, AfterValidator(_only_of_reads), AfterValidator(_shared)] = None
 
     def resource(self, name: str) -> Resource:
         query = {**COMMON_QUERY, **{key: PATTERNS[pattern] for key, pattern in self.query.items()}}
@@ -166,20 +190,22 @@ class ResourceRow(Model):
 def _match(value: object, info: ValidationInfo) -> Mapping[str, str | int | bool]:
     if not isinstance(value, dict):
         wrong("a map of claims, iss among them")
-    for claim, wanted in value.items():
-        if not claim or len(claim) > 128 or not claim.isprintable():
-            wrong("the name of a claim", got=shown((), claim))
-        if isinstance(wanted, str) and 0 < len(wanted) <= 1024:
-            continue
-        if claim in {"iss", "sub", "jti"} or not isinstance(wanted, int):
-            kinds = "a text" if claim in {"iss", "sub", "jti"} else "a text, a whole number, true or false"
-            wrong(kinds, got=shown((claim,), wanted), at=(claim,))
-    issuers: frozenset[str] = context_of(info)["issuers"]
-    if "iss" not in value:
-        wrong("iss among the claims", got="none")
-    if value["iss"] not in issuers:
-        wrong("an issuer of the settings", got=shown(("iss",), value["iss"]), at=("iss",))
+    refuse_any(_wrong_claims(value, context_of(info)["issuers"]))
     return value
+
+
+def _wrong_claims(match: Mapping[str, object], issuers: frozenset[str] | None) -> Iterator[Wrong]:
+    for claim, wanted in match.items():
+        if not claim or len(claim) > 128 or not claim.isprintable():
+            yield Wrong("the name of a claim", shown((), claim), (claim,))
+        elif isinstance(wanted, str) and 0 < len(wanted) <= 1024:
+            if claim == "iss" and issuers is not None and wanted not in issuers:
+                yield Wrong("an issuer of the settings", shown((claim,), wanted), (claim,))
+        elif claim in {"iss", "sub", "jti"} or not isinstance(wanted, int):
+            kinds = "a text" if claim in {"iss", "sub", "jti"} else "a text, a whole number, true or false"
+            yield Wrong(kinds, shown((claim,), wanted), (claim,))
+    if "iss" not in match:
+        yield Wrong("iss among the claims", "none")
 
 
 def _accounts(value: object, handler: Callable[[object], tuple[str, ...]], info: ValidationInfo) -> object:
@@ -189,10 +215,12 @@ def _accounts(value: object, handler: Callable[[object], tuple[str, ...]], info:
         wrong('a list of accounts of the settings, or "*"')
     if not value:
         wrong('at least one account, or "*"', got="none")
-    accounts = handler(value)
-    for index, account in enumerate(accounts):
-        if account not in context_of(info)["accounts"]:
-            wrong("an account of the settings", got=shown((), account), at=(index,))
+    accounts, known = handler(value), context_of(info)["accounts"]
+    refuse_any(
+        Wrong("an account of the settings", shown((), account), (index,))
+        for index, account in enumerate(accounts)
+        if known is not None and account not in known
+    )
     return accounts
 
 
@@ -212,10 +240,16 @@ class ClientRow(Model):
 
 
 def load_policies(
-    folder: Path, accounts: frozenset[str], issuers: frozenset[str], version: int, *, shown_as: str = ""
+    folder: Path,
+    accounts: frozenset[str] | None,
+    issuers: frozenset[str] | None,
+    version: int,
+    *,
+    shown_as: str = "",
 ) -> tuple[Policies | None, tuple[Mistake, ...]]:
     """Read `resources.yaml` and `clients/*.yaml`; no policies if a mistake is more than a warning.
 
+    `accounts` and `issuers` are those of the settings, None if they are not known: then none is missed.
     `shown_as` stands before the files' names in the mistakes.
     """
     resources, mistakes = _resources(folder / "resources.yaml", f"{shown_as}resources.yaml")
@@ -229,18 +263,22 @@ def load_policies(
 
 def _resources(path: Path, name: str) -> tuple[list[Resource], list[Mistake]]:
     document, rows, mistakes = _rows(path, name, "resources", ResourceRow, {})
-    taken: dict[str, str] = {}
-    for key, row in rows.items():
-        place = "/".join(row.path).removesuffix(".json")
-        if place in taken:
-            expected = f"each path once (first in {dotted(('resources', taken[place]))})"
-            mistakes.append(
-                document.mistake(("resources", key, "path"), expected, quoted("/".join(row.path)))
-            )
-        taken.setdefault(place, key)
+    mistakes += _doubled_paths(document)
     # Names before ids: `chat/availability` is no chat, wherever it stands in the file.
     ordered = sorted(rows.items(), key=lambda item: [segment.startswith("{") for segment in item[1].path])
     return [row.resource(key) for key, row in ordered], mistakes
+
+
+def _doubled_paths(document: Document) -> Iterator[Mistake]:
+    taken: dict[str, str] = {}
+    for key, row in _table(document, "resources").items():
+        path = row.get("path") if isinstance(row, dict) else None
+        if not isinstance(path, str):
+            continue
+        first = taken.setdefault(path.removesuffix(".json"), key)
+        if first != key:
+            expected = f"each path once (first in {dotted(('resources', first))})"
+            yield document.mistake(("resources", key, "path"), expected, quoted(path))
 
 
 def _clients(folder: Path, name: str, context: Mapping[str, Any]) -> tuple[list[Client], list[Mistake]]:
@@ -248,7 +286,8 @@ def _clients(folder: Path, name: str, context: Mapping[str, Any]) -> tuple[list[
         files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except (OSError, ValueError) as error:
         return [], [Mistake(name, 0, "", "a readable folder", reason_of(error))]
-    found: dict[str, tuple[Client, Document]] = {}
+    places: dict[str, str] = {}
+    clients: list[tuple[Client, Document]] = []
     mistakes: list[Mistake] = []
     for path in files:
         if path.suffix == ".yml":
@@ -256,25 +295,27 @@ def _clients(folder: Path, name: str, context: Mapping[str, Any]) -> tuple[list[
         if path.suffix != ".yaml":
             continue
         document, rows, more = _rows(path, f"{name}/{path.name}", "clients", ClientRow, context)
-        mistakes += more
-        for key, row in rows.items():
-            if key in found:
-                file, line = found[key][1].where(("clients", key))
-                expected = f"each client once (first in {file}:{line})"
-                mistakes.append(document.mistake(("clients", key), expected, "it again"))
-            else:
-                found[key] = row.client(key), document
-    if not found and not mistakes:
+        mistakes += [*more, *_doubled_clients(document, places)]
+        clients += [(row.client(key), document) for key, row in rows.items()]
+    if not places and not mistakes:
         mistakes.append(Mistake(name, 0, "", "a file *.yaml with a client", "none"))
-    return [client for client, _ in found.values()], mistakes + _overlaps(list(found.values()))
+    return [client for client, _ in clients], mistakes + _overlaps(clients)
+
+
+def _doubled_clients(document: Document, places: dict[str, str]) -> Iterator[Mistake]:
+    """Those named in an earlier file; `places` gets those of this one."""
+    for key in _table(document, "clients"):
+        file, line = document.where(("clients", key))
+        first = places.setdefault(key, f"{file}:{line}")
+        if first != f"{file}:{line}":
+            yield document.mistake(("clients", key), f"each client once (first in {first})", "it again")
 
 
 def _overlaps(clients: Sequence[tuple[Client, Document]]) -> list[Mistake]:
     """A warning for each two clients that one token can match."""
     warnings = []
     for (first, its_document), (second, document) in combinations(clients, 2):
-        shared = first.match.keys() & second.match.keys()
-        if any(_differ(first.match[claim], second.match[claim]) for claim in shared):
+        if not _can_both_match(first, second):
             continue
         there, line = its_document.where(("clients", first.name, "match"))
         expected = (
@@ -284,6 +325,12 @@ def _overlaps(clients: Sequence[tuple[Client, Document]]) -> list[Mistake]:
         key = dotted(("clients", second.name, "match"))
         warnings.append(Mistake(file, line, key, expected, "none", severity="warning"))
     return warnings
+
+
+def _can_both_match(first: Client, second: Client) -> bool:
+    shared = first.match.keys() & second.match.keys()
+    differ = any(_differ(first.match[claim], second.match[claim]) for claim in shared)
+    return first.name != second.name and not differ
 
 
 def _differ(one: str | int | bool, other: str | int | bool) -> bool:
@@ -304,9 +351,9 @@ def _rows(
     if document.data is None and mistakes:
         return document, rows, mistakes
     sections = document.data if isinstance(document.data, dict) else {}
-    table = sections.get(section)
-    if not isinstance(table, dict) or not table:
-        got = "an empty one" if table == {} else shown((), table)
+    table = _table(document, section)
+    if not table:
+        got = "an empty one" if sections.get(section) == {} else shown((), sections.get(section))
         return document, rows, [*mistakes, document.mistake((section,), "a map with at least one name", got)]
     mistakes += [document.mistake((key,), section, dotted((key,))) for key in sections if key != section]
     for key in table:
@@ -319,3 +366,9 @@ def _rows(
         else:
             rows[key] = row
     return document, rows, mistakes
+
+
+def _table(document: Document, section: str) -> Mapping[str, object]:
+    """The rows as they were written."""
+    table = document.data.get(section) if isinstance(document.data, dict) else None
+    return table if isinstance(table, dict) else {}

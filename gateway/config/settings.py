@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
 from gateway.config.checking import (
     FLAG,
@@ -154,13 +154,58 @@ def _app_key_file(path: Path) -> Path:
     return path
 
 
-def _unique(issuers: tuple[Issuer, ...]) -> tuple[Issuer, ...]:
-    names = [issuer.issuer for issuer in issuers]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            expected = f"each issuer once (first in issuers.{names.index(name)})"
-            wrong(expected, got=quoted(name), at=(index, "issuer"))
-    return issuers
+# What must fit together is checked where the last field of those involved stands: `info.data` has the others,
+# but only those that are right by themselves, so that one mistake hides no other.
+
+
+def _two_listeners(admin_listen: Address, info: ValidationInfo) -> Address:
+    if admin_listen == info.data.get("listen") and admin_listen.port:
+        wrong("another address than listen has", got=quoted(str(admin_listen)))
+    return admin_listen
+
+
+def _one_way(discover: bool, info: ValidationInfo) -> bool:
+    upstream = info.data.get("upstream")
+    if "upstream" in info.data and (upstream is None) != discover:
+        wrong("either upstream or discover: true", got="both" if upstream else "neither", beside=())
+    return discover
+
+
+def _leave_for_plain_http(allowed: bool, info: ValidationInfo) -> bool:
+    upstream = info.data.get("upstream")
+    if upstream and not allowed and not _encrypted(upstream):
+        expected = "an https URL, or allow_plain_http: true (http to loopback hosts needs none)"
+        wrong(expected, got=quoted(upstream), beside=("upstream",))
+    return allowed
+
+
+def _one_kind(algorithms: tuple[str, ...]) -> tuple[str, ...]:
+    if SYMMETRIC in algorithms and set(algorithms) != {SYMMETRIC}:
+        wrong("HS256 alone, or public-key algorithms only", got="both")
+    return algorithms
+
+
+def _fitting_keys(secret_file: Path | None, info: ValidationInfo) -> Path | None:
+    if not {"algorithms", "jwks"} <= info.data.keys():
+        return secret_file
+    given = [name for name, file in (("jwks", info.data["jwks"]), ("secret_file", secret_file)) if file]
+    symmetric = SYMMETRIC in info.data["algorithms"]
+    if given != (["secret_file"] if symmetric else ["jwks"]):
+        wrong(
+            "secret_file and no jwks, as the algorithm is HS256"
+            if symmetric
+            else "jwks and no secret_file, as the algorithms use public keys",
+            got=" and ".join(given) or "neither",
+            beside=(),
+        )
+    return secret_file
+
+
+def _stale_in_time(stale_after_ms: int, info: ValidationInfo) -> int:
+    deadline_ms = info.data.get("deadline_ms")
+    if deadline_ms is not None and stale_after_ms >= deadline_ms:
+        wrong(f"less than deadline_ms ({deadline_ms})")
+    return stale_after_ms
 
 
 Host = Annotated[
@@ -180,22 +225,19 @@ Origin = Annotated[
 File = Annotated[Path, PlainValidator(_path), AfterValidator(_readable)]
 
 
+AppKeyFile = Annotated[Path, PlainValidator(_path), AfterValidator(_app_key_file)]
+#: For fields that are checked together with others, also when they are left out.
+ALWAYS = Field(validate_default=True)
+
+
 class Account(Model):
     """One account of the chat service, with a fixed upstream or one that is discovered."""
 
     upstream: Annotated[str | None, PlainValidator(_origin)] = None
-    discover: Annotated[bool, FLAG] = False
-    app_key_file: Annotated[Path, PlainValidator(_path), AfterValidator(_app_key_file)]
-    allow_plain_http: Annotated[bool, FLAG] = False
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if (self.upstream is None) != self.discover:
-            wrong("either upstream or discover: true", got="both" if self.upstream else "neither")
-        if self.upstream and not self.allow_plain_http and not _encrypted(self.upstream):
-            expected = "an https URL, or allow_plain_http: true (http to loopback hosts needs none)"
-            wrong(expected, got=quoted(self.upstream), at=("upstream",))
-        return self
+    discover: Annotated[bool, FLAG, AfterValidator(_one_way), ALWAYS] = False
+    app_key_file: AppKeyFile
+    next_app_key_file: AppKeyFile | None = None
+    allow_plain_http: Annotated[bool, FLAG, AfterValidator(_leave_for_plain_http), ALWAYS] = False
 
 
 class Issuer(Model):
@@ -204,26 +246,14 @@ class Issuer(Model):
     issuer: Name
     audience: Name
     algorithms: Annotated[
-        tuple[Annotated[str, one_of((*ASYMMETRIC, SYMMETRIC))], ...], LISTED, Field(min_length=1)
+        tuple[Annotated[str, one_of((*ASYMMETRIC, SYMMETRIC))], ...],
+        LISTED,
+        Field(min_length=1),
+        AfterValidator(_one_kind),
     ]
     jwks: File | None = None
-    secret_file: File | None = None
+    secret_file: Annotated[File | None, AfterValidator(_fitting_keys), ALWAYS] = None
     leeway_s: Annotated[int, whole(0, 60)] = 0
-
-    @model_validator(mode="after")
-    def _fitting_keys(self) -> Self:
-        if SYMMETRIC in self.algorithms:
-            if set(self.algorithms) != {SYMMETRIC}:
-                wrong("HS256 alone, or public-key algorithms only", got="both", at=("algorithms",))
-            if self.secret_file is None or self.jwks is not None:
-                wrong("secret_file and no jwks, as the algorithm is HS256", got=self._keys())
-        elif self.jwks is None or self.secret_file is not None:
-            wrong("jwks and no secret_file, as the algorithms use public keys", got=self._keys())
-        return self
-
-    def _keys(self) -> str:
-        given = [name for name in ("jwks", "secret_file") if getattr(self, name) is not None]
-        return " and ".join(given) or "neither"
 
 
 class Discovery(Model):
@@ -237,17 +267,10 @@ class Upstream(Model):
     """How long and how much the gateway asks of the upstream."""
 
     deadline_ms: Annotated[int, whole(100, 30_000)] = 5_000
-    stale_after_ms: Annotated[int, whole(1, 30_000)] = 250
+    stale_after_ms: Annotated[int, whole(1, 30_000), AfterValidator(_stale_in_time), ALWAYS] = 250
     max_connections: Annotated[int, whole(1, 10_000)] = 100
     max_answer_bytes: Annotated[int, whole(65_536, 67_108_864)] = 8_388_608
     max_pause_ms: Annotated[int, whole(1_000, 5_000)] = 5_000
-
-    @model_validator(mode="after")
-    def _stale_in_time(self) -> Self:
-        if self.stale_after_ms >= self.deadline_ms:
-            expected = f"less than deadline_ms ({self.deadline_ms})"
-            wrong(expected, got=str(self.stale_after_ms), at=("stale_after_ms",))
-        return self
 
 
 class Cache(Model):
@@ -267,11 +290,16 @@ class Settings(Model):
     """All of `gateway.yaml`."""
 
     listen: Annotated[Address, PlainValidator(_address)] = Address("127.0.0.1", 8080)
-    admin_listen: Annotated[Address, PlainValidator(_address)] = Address("127.0.0.1", 8081)
+    admin_listen: Annotated[
+        Address,
+        PlainValidator(_address),
+        AfterValidator(_two_listeners),
+        Field(default="127.0.0.1:8081", validate_default=True),
+    ]
     public_url: Annotated[str, PlainValidator(_public_url)]
     policies: Annotated[Path, PlainValidator(_folder), Field(default=DEFAULT_POLICIES, validate_default=True)]
     accounts: Annotated[Mapping[AccountId, Account], Field(min_length=1)]
-    issuers: Annotated[tuple[Issuer, ...], LISTED, Field(min_length=1), AfterValidator(_unique)]
+    issuers: Annotated[tuple[Issuer, ...], LISTED, Field(min_length=1)]
     discovery: Discovery = Discovery()
     link_hosts: Annotated[tuple[Host, ...], LISTED] = ("*.liveperson.net",)
     upstream: Upstream = Upstream()
@@ -282,9 +310,3 @@ class Settings(Model):
     reload_s: Annotated[int, whole(1, 3_600)] = 2
     drain_s: Annotated[int, whole(0, 300)] = 10
     log_level: Annotated[str, one_of(("debug", "info", "warning", "error"))] = "info"
-
-    @model_validator(mode="after")
-    def _two_listeners(self) -> Self:
-        if self.listen == self.admin_listen and self.listen.port:
-            wrong("another address than listen has", got=quoted(str(self.admin_listen)), at=("admin_listen",))
-        return self

@@ -6,8 +6,8 @@ its own end, so that whoever holds it, a waiter or the edge, can tell by itself 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from gateway.core.errors import Reason, Refusal
 from gateway.core.paths import Target
@@ -15,24 +15,33 @@ from gateway.core.policy import Client, Policies
 from gateway.core.views import FULL, View
 
 
+def _for_ever() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says. `expires_at` is its `exp` plus the issuer's leeway, in epoch seconds."""
+    """What a verified token says. `expires_at` is its `exp` plus the issuer's leeway, in epoch seconds.
+
+    `stands` tells whether the key that vouched for it still does.
+    """
 
     values: Mapping[str, object]
     expires_at: float
+    stands: Callable[[], bool] = field(default=_for_ever, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class DeadWhen:
-    """The end of a grant: the token's expiry, or policies newer than these."""
+    """The end of a grant: the token's expiry, the end of its key, or policies newer than these."""
 
     expires_at: float
     policies_version: int
+    stands: Callable[[], bool] = field(default=_for_ever, compare=False, repr=False)
 
     def passed(self, wall: float, policies_version: int) -> bool:
         """Whether it has come, at `wall` (epoch seconds) and under policies of that version."""
-        return wall >= self.expires_at or policies_version != self.policies_version
+        return wall >= self.expires_at or policies_version != self.policies_version or not self.stands()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ def admit(claims: Claims, policies: Policies, target: Target) -> Grant | Refusal
         return Refusal(Reason.ACCOUNT_DENIED, client=client.name)
     if target.action not in client.allow:
         return Refusal(Reason.ACTION_DENIED, client=client.name)
-    return Grant(client.name, FULL, DeadWhen(claims.expires_at, policies.version))
+    return Grant(client.name, FULL, DeadWhen(claims.expires_at, policies.version, claims.stands))
 
 
 def _matches(client: Client, claims: Claims) -> bool:

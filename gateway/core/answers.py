@@ -6,6 +6,7 @@ an error's body only its three known members.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
@@ -83,13 +84,16 @@ def _good(target: Target, answer: Answer, links: LinkMap) -> Undressed:
         # A write's body of another type tells nobody anything: the status stands, the body goes.
     location = answer.header(b"location")
     if location is not None:
-        head.append((b"location", _location(location, links)))
+        # A Location that is not ours says nothing a client could follow with its token; it stays here.
+        ours = rewrite_url(location.decode("latin-1"), links)
+        if ours is None or not _VISIBLE.fullmatch(ours):
+            foreign += 1
+        else:
+            head.append((b"location", ours.encode()))
     return Undressed(Answer(answer.status, tuple(head), body), Verdict.GOOD, facts, foreign)
 
 
-def _location(value: bytes, links: LinkMap) -> bytes:
-    text = value.decode("latin-1")
-    return (rewrite_url(text, links) or text).encode("latin-1", "replace")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
 def _cleaned(
@@ -130,14 +134,14 @@ def _render(answer: Answer, target: Target) -> Slot:
     rule = target.resource.cache
     etag = None
     head = list(answer.headers)
-    head.append((b"content-length", str(len(answer.body)).encode()))
+    if answer.status != 204:  # RFC 9110 §8.6
+        head.append((b"content-length", str(len(answer.body)).encode()))
     head.append(
         (
             b"cache-control",
             b"private, no-cache" if target.resource.coalesce and target.is_read else b"no-store",
         )
     )
-    head.append((b"vary", b"Accept, Authorization"))
     if rule is not None and target.is_read and answer.status == 200:
         document = Document.parse(answer.body, target.representation)
         etag = b'W/"' + document.fingerprint(rule.volatile).encode() + b'"'

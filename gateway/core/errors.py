@@ -35,7 +35,7 @@ class Reason(enum.Enum):
         "malformed-header",
         400,
         "Malformed header",
-        "A header field that must be single is doubled, or has a value it cannot have.",
+        "A header field that must be single is doubled or missing.",
     )
     MALFORMED_BODY = (
         "malformed-body",
@@ -150,10 +150,14 @@ class Reason(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that ends here. `client` is known once a token has matched one."""
+    """A request that ends here. `client` is known once a token has matched one.
+
+    `because` is a label for the log that says more than the client is told.
+    """
 
     reason: Reason
     client: str | None = None
+    because: str | None = None
     retry_after_s: float | None = None
     allow: tuple[str, ...] = ()
 

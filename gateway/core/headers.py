@@ -24,6 +24,8 @@ READ: Mapping[bytes, bool] = {
     b"access-control-request-method": False,
     b"authorization": False,
     b"content-type": False,
+    # Read for its number only: nothing is ever built from it.
+    b"host": False,
     b"if-none-match": True,
     b"origin": False,
     b"x-http-method-override": False,
@@ -92,12 +94,18 @@ def dress(target: Target, body: bytes = b"", body_is: Representation | None = No
     )
 
 
+#: What replies depend on; where CORS is configured, on Origin too.
+VARY = b"Accept, Authorization"
+VARY_WITH_CORS = VARY + b", Origin"
+
+
 @dataclass(frozen=True, slots=True)
 class Own:
     """What in a reply's head belongs to the request, not to the slot. `wall` is in epoch seconds."""
 
     request_id: str
     wall: float
+    vary: bytes = VARY
     age_s: float | None = None
     cache_status: str | None = None
     proxy_status: str | None = None
@@ -110,6 +118,7 @@ def join(head: Headers, own: Own) -> Headers:
         (b"date", formatdate(own.wall, usegmt=True).encode()),
         (b"via", b"1.1 " + NAME.encode()),
         (b"x-request-id", own.request_id.encode()),
+        (b"vary", own.vary),
     ]
     if own.age_s is not None:
         fields.append((b"age", str(int(own.age_s)).encode()))

@@ -155,5 +155,7 @@ def clean_text(text: str, links: LinkMap) -> str:
         is_host = (host in upstreams and (port or "." in host)) or _is_link_host(host, links)
         return _REMOVED if is_host else word[0]
 
+    # Cut before cleaning, with room for what cleaning takes out: the text may be megabytes.
+    text = text[: 4 * MAX_TEXT]
     printable = "".join(character if character.isprintable() else " " for character in text)
     return _WORD.sub(cleaned, _KEY.sub(_REMOVED, _URL.sub(_REMOVED, printable)))[:MAX_TEXT]

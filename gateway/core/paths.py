@@ -9,9 +9,10 @@ Source of the grammar: the vendor's method pages; ids as seen in public clients 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
 from gateway.core.errors import Reason, Refusal
@@ -23,7 +24,7 @@ PREFIX = "/api/account/"
 #: Query names that carry nothing of the resource: credentials, and what clients add to get past caches.
 DROPPED = frozenset({"appKey", "__d", "cb", "_"})
 
-_PATH = re.compile(rb"(?:/[A-Za-z0-9._-]+)+")
+_PATH = re.compile(rb"/|(?:/[A-Za-z0-9._-]+)+")
 _ACCOUNT = re.compile(r"[A-Za-z0-9]{1,64}")
 # Every id ever seen has digits, a dash and more; so no id can be mistaken for the name of a resource.
 _ID = {
@@ -69,7 +70,7 @@ class Line:
 
     method: str
     path: bytes
-    query: bytes
+    query: bytes = field(repr=False)
     accept: bytes | None
     override: bytes | None
 
@@ -85,11 +86,18 @@ def preferred(path: bytes, accept: bytes | None, default: Representation) -> Rep
 
 def negotiate(accept: bytes) -> Representation | None:
     """The better of JSON and XML by quality (RFC 9110 §12.5.1); JSON where they tie."""
+    # Callers say the same few things again and again; what is long is not worth remembering.
+    return _remembered(accept) if len(accept) <= 256 else _negotiated(accept)
+
+
+def _negotiated(accept: bytes) -> Representation | None:
     json_q, xml_q = (_quality(accept, names) for names in (_JSON_RANGES, _XML_RANGES))
     if json_q <= 0 and xml_q <= 0:
         return None
     return Representation.JSON if json_q >= xml_q else Representation.XML
 
+
+_remembered = functools.lru_cache(maxsize=256)(_negotiated)
 
 # The most specific range that fits decides (RFC 9110 §12.5.1), hence the order.
 _JSON_RANGES = (("application/json",), ("application/*",), ("*/*",))
@@ -148,6 +156,8 @@ def _find(
     malformed = False
     for candidate in _spellings(account, segments):
         for resource in resources:
+            if len(resource.path) != len(candidate[1]):
+                continue
             fits = _fits(resource.path, candidate[1])
             if fits and candidate[0] in accounts:
                 return candidate[0], resource, candidate[1]
@@ -167,9 +177,7 @@ def _spellings(account: str, segments: list[str]) -> Iterable[tuple[str, tuple[s
 
 
 def _fits(pattern: tuple[str, ...], segments: tuple[str, ...]) -> bool | None:
-    """Whether the segments are of that resource; None when only an id in them is malformed."""
-    if len(pattern) != len(segments):
-        return False
+    """Whether as many segments are of that resource; None when only an id in them is malformed."""
     pairs = list(zip(pattern, segments, strict=True))
     if any(wanted not in _ID and wanted != got for wanted, got in pairs):
         return False

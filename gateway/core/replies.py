@@ -72,12 +72,11 @@ def reply(trip: Trip, request: Request, default: Representation, now: float, wal
         case Delivered():
             made = _delivered(result, trip, request, now, wall)
         case Failed(reason, received, retry_after_s):
-            own = Own(request.id, wall, proxy_status=_proxy_status(reason, received), origin=request.origin)
+            own = _own(request, wall, proxy_status=_proxy_status(reason, received))
             refusal = Refusal(reason, retry_after_s=retry_after_s)
             made = _problem(refusal, request.problem_representation(default), own)
         case Refusal():
-            own = Own(request.id, wall, origin=request.origin)
-            made = _problem(result, request.problem_representation(default), own)
+            made = _problem(result, request.problem_representation(default), _own(request, wall))
         case _:
             assert_never(result)
     return Reply(made.status, made.headers, b"") if request.method == "HEAD" else made
@@ -88,19 +87,25 @@ def _delivered(result: Delivered, trip: Trip, request: Request, now: float, wall
     if target is None or grant is None:
         raise AssertionError("an entry was delivered without a grant")
     slot = render(result.entry, grant.view, target)
-    own = Own(
-        request.id,
-        wall,
-        age_s=result.entry.age(now) if target.is_read else None,
-        cache_status=_cache_status(result, now),
-        origin=request.origin,
-    )
+    age_s = result.entry.age(now) if target.is_read else None
+    own = _own(request, wall, age_s=age_s, cache_status=_cache_status(result, now))
     if target.is_read and etag_matches(request.fields.get(b"if-none-match"), slot.etag):
         return Reply(304, join(tuple(pair for pair in slot.head if pair[0] in _OF_304), own), b"")
     return Reply(slot.status, join(slot.head, own), slot.body)
 
 
-_OF_304 = frozenset({b"cache-control", b"etag", b"vary"})
+_OF_304 = frozenset({b"cache-control", b"etag"})
+
+
+def _own(
+    request: Request,
+    wall: float,
+    *,
+    age_s: float | None = None,
+    cache_status: str | None = None,
+    proxy_status: str | None = None,
+) -> Own:
+    return Own(request.id, wall, request.vary, age_s, cache_status, proxy_status, request.origin)
 
 
 def _cache_status(result: Delivered, now: float) -> str:
@@ -128,6 +133,7 @@ def _cache_status(result: Delivered, now: float) -> str:
 # RFC 9209 §2.3; what the registry has no type for goes by its status alone.
 _PROXY_ERRORS = {
     Reason.CRASHED: "proxy_internal_error",
+    Reason.DRAINING: "proxy_internal_response",
     Reason.KEY_REFUSED: "proxy_configuration_error",
     Reason.UPSTREAM_BROKEN: "http_protocol_error",
     Reason.UPSTREAM_REDIRECT: "http_protocol_error",
@@ -152,7 +158,6 @@ def _problem(refusal: Refusal, representation: Representation, own: Own) -> Repl
         (b"content-type", content_type),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
-        (b"vary", b"Accept, Authorization"),
     ]
     if refusal.retry_after_s is not None:
         head.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after_s))).encode()))

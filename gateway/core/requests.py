@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gateway.core.errors import Refusal
-from gateway.core.headers import Fields
+from gateway.core.headers import VARY, Fields
 from gateway.core.messages import Representation
 from gateway.core.paths import Line, preferred
 
@@ -16,7 +16,7 @@ class Request:
     """Line, fields of the table, and a body that is read late or never.
 
     `path` is raw: nothing in it is decoded. `origin` is the Origin that the configuration lets read
-    replies (CORS), if there was one.
+    replies (CORS), if there was one; `vary` is what replies depend on.
     """
 
     id: str
@@ -26,6 +26,7 @@ class Request:
     fields: Fields = field(repr=False)
     body: Callable[[], Awaitable[bytes | Refusal]] = field(repr=False)
     origin: bytes | None = None
+    vary: bytes = VARY
 
     @property
     def line(self) -> Line:

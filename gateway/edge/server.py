@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -11,12 +12,16 @@ from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.edge.protocol import Protocol
+from gateway.edge.protocol import speaking
+from gateway.edge.web import Web
 
 #: Longer than the idle time of most load balancers, so that they close first and never write to a dead peer.
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
+#: How much longer than the flights a connection may take to end.
+GRACE_S = 2
 
 
 class CannotListen(Exception):
@@ -54,10 +59,10 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _listener(app: ASGIApp, drain_s: float) -> _Listener:
+def _listener(app: ASGIApp, http: type[HttpToolsProtocol], drain_s: float) -> _Listener:
     config = uvicorn.Config(
         app,
-        http=Protocol,
+        http=http,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -66,7 +71,8 @@ def _listener(app: ASGIApp, drain_s: float) -> _Listener:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, round(drain_s)),
+        # Requests end by themselves when the flights they wait for are ended; this is for what does not.
+        timeout_graceful_shutdown=math.ceil(drain_s) + GRACE_S,
         backlog=BACKLOG,
     )
     return _Listener(config)
@@ -74,31 +80,38 @@ def _listener(app: ASGIApp, drain_s: float) -> _Listener:
 
 @contextlib.asynccontextmanager
 async def listening(
-    public: tuple[ASGIApp, socket.socket],
+    public: tuple[Web, socket.socket],
     private: tuple[ASGIApp, socket.socket],
     drain_s: float,
-    drained: Callable[[], Awaitable[None]],
+    drain: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[Running]:
     """Both listeners, open while the block runs.
 
-    On the way out the clients' listener closes first and finishes what it has, then `drained` is awaited;
-    the private one answers probes until the end.
+    On the way out the clients' listener takes no more, `drain` ends what its requests wait for, and they are
+    answered. The private one answers probes until the end.
     """
-    pairs = [(_listener(app, drain_s), bound) for app, bound in (public, private)]
-    tasks = [asyncio.create_task(listener.serve([bound])) for listener, bound in pairs]
+    web, public_socket = public
+    app, private_socket = private
+    clients = _listener(web, speaking(web.refuse), drain_s)
+    operators = _listener(app, HttpToolsProtocol, drain_s)
+    serving = asyncio.create_task(clients.serve([public_socket]))
+    watching = asyncio.create_task(operators.serve([private_socket]))
     try:
-        # uvicorn tells of its start by an attribute only.
-        while not all(  # noqa: ASYNC110
-            listener.started or task.done() for (listener, _), task in zip(pairs, tasks, strict=True)
-        ):
-            await asyncio.sleep(0.005)
-        yield Running(public[1].getsockname()[:2], private[1].getsockname()[:2])
+        await _started(clients, serving)
+        await _started(operators, watching)
+        yield Running(public_socket.getsockname()[:2], private_socket.getsockname()[:2])
     finally:
-        for (listener, _), task in zip(pairs, tasks, strict=True):
-            listener.should_exit = True
-            await task
-            if task is tasks[0]:
-                await drained()
+        clients.should_exit = True
+        await drain()
+        await serving
+        operators.should_exit = True
+        await watching
+
+
+async def _started(listener: _Listener, serving: asyncio.Task[None]) -> None:
+    # uvicorn tells of its start by an attribute only.
+    while not (listener.started or serving.done()):  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
 
 
 async def until_signalled() -> None:

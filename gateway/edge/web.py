@@ -5,16 +5,25 @@ One application for every path: which resources there are is the road's affair, 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.core.errors import Reason, Refusal
-from gateway.core.headers import Fields, Own, join, read, request_id
-from gateway.core.messages import Representation
-from gateway.core.replies import Reply, Trip, reply
+from gateway.core.headers import VARY, VARY_WITH_CORS, Fields, Own, join, read, request_id
+from gateway.core.paths import PREFIX
+from gateway.core.replies import Reply
 from gateway.core.requests import Request
+
+
+class Road(Protocol):
+    """Where requests are answered. What the edge refuses itself goes there too, to be counted."""
+
+    async def answer(self, request: Request) -> Reply: ...
+    def refuse(self, request: Request, refusal: Refusal) -> Reply: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,6 @@ class WebConfig:
     prefix: bytes
     cors: Cors
     max_body_bytes: int
-    default_representation: Representation
 
 
 class Web:
@@ -40,12 +48,12 @@ class Web:
 
     def __init__(
         self,
-        answer: Callable[[Request], Awaitable[Reply]],
+        road: Road,
         config: WebConfig,
         new_id: Callable[[], str],
         wall: Callable[[], float],
     ) -> None:
-        self._answer = answer
+        self._road = road
         self._config = config
         self._new_id = new_id
         self._wall = wall
@@ -53,14 +61,35 @@ class Web:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         fields = read(scope["headers"])
+        if not isinstance(fields, Refusal) and b"host" not in fields and scope["http_version"] == "1.1":
+            fields = Refusal(Reason.MALFORMED_HEADER)  # RFC 9112 §3.2
         request = self._request(scope, receive, {} if isinstance(fields, Refusal) else fields)
         if isinstance(fields, Refusal):
-            await _write(send, self._refused(request, fields))
+            await _write(send, self._road.refuse(request, fields))
         elif (preflight := self._preflight(request)) is not None:
             await _write(send, preflight)
         else:
             # Whoever has hung up by now is written to in vain, and that is all.
             await _write(send, await self._answer(request))
+
+    async def _answer(self, request: Request) -> Reply:
+        try:
+            return await self._road.answer(request)
+        except asyncio.CancelledError:
+            # The server cancels what has outlasted the end of the process, such as a body that never comes.
+            return self._road.refuse(request, Refusal(Reason.DRAINING))
+
+    def refuse(self) -> bytes:
+        """The answer to bytes that are no request, complete with its head."""
+
+        async def body() -> bytes | Refusal:
+            return b""
+
+        request = Request(self._new_id(), "-", b"", b"", {}, body)
+        made = self._road.refuse(request, Refusal(Reason.MALFORMED_REQUEST))
+        fields = (*made.headers, (b"connection", b"close"))
+        head = b"".join(b"%s: %s\r\n" % pair for pair in fields)
+        return b"HTTP/1.1 400 Bad Request\r\n%s\r\n%s" % (head, made.body)
 
     def _request(self, scope: Scope, receive: Receive, fields: Fields) -> Request:
         async def body() -> bytes | Refusal:
@@ -68,7 +97,7 @@ class Web:
 
         path: bytes = scope["raw_path"]
         prefix = self._config.prefix
-        if prefix and path.startswith(prefix + b"/"):
+        if prefix and path.startswith(prefix + PREFIX.encode()):
             path = path[len(prefix) :]
         origin = fields.get(b"origin")
         return Request(
@@ -79,10 +108,8 @@ class Web:
             fields,
             body,
             origin if origin in self._config.cors.origins else None,
+            VARY_WITH_CORS if self._config.cors.origins else VARY,
         )
-
-    def _refused(self, request: Request, refusal: Refusal) -> Reply:
-        return reply(Trip(refusal), request, self._config.default_representation, 0.0, self._wall())
 
     def _preflight(self, request: Request) -> Reply | None:
         """The answer to a CORS preflight from a configured origin; nobody else is answered here."""
@@ -94,9 +121,9 @@ class Web:
             (b"access-control-allow-methods", b"GET, HEAD, POST, PUT"),
             (b"access-control-allow-headers", _ALLOWED_HEADERS),
             (b"access-control-max-age", str(self._config.cors.max_age_s).encode()),
-            (b"vary", b"Origin"),
         )
-        return Reply(204, join(head, Own(request.id, self._wall(), origin=request.origin)), b"")
+        own = Own(request.id, self._wall(), request.vary, origin=request.origin)
+        return Reply(204, join(head, own), b"")
 
 
 _ALLOWED_HEADERS = b"Accept, Authorization, Content-Type, If-None-Match, X-HTTP-Method-Override, X-Request-ID"

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from gateway.emulator.chats import UnknownChatError
 from gateway.emulator.faults import Fault
@@ -36,7 +36,7 @@ from gateway.emulator.service import Emulator
 
 _PREFIX = b"/_emulator/"
 #: The members of a fault that are the same in JSON.
-_FAULT_MEMBERS: Mapping[str, type] = {
+_PLAIN_MEMBERS: Mapping[str, type] = {
     "resource": str,
     "chat": str,
     "method": str,
@@ -54,6 +54,16 @@ _FAULT_MEMBERS: Mapping[str, type] = {
     "one_for_many": bool,
 }
 
+#: How messages call the kinds of values.
+_CALLED: Mapping[type, str] = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
+_SHOWN = 60
+
+T = TypeVar("T")
 Json = dict[str, Any]
 Action = Callable[[Emulator, Any], object]
 ChatAction = Callable[[Emulator, str, Json], object]
@@ -71,12 +81,19 @@ def is_control(request: EmulatorRequest) -> bool:
 def handle(emulator: Emulator, request: EmulatorRequest) -> EmulatorResponse:
     """Answer a control request; mistakes get 400, what is not there 404, both with a sentence."""
     try:
-        said = json.loads(request.body or b"{}")
-        return _answer(200, _carry_out(emulator, request, said))
+        return _answer(200, _carry_out(emulator, request, _read(request.body)))
     except UnknownChatError as error:
         return _answer(404, {"error": str(error)})
     except ValueError as error:
         return _answer(400, {"error": str(error)})
+
+
+def _read(body: bytes) -> Any:
+    try:
+        return json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        text = body.decode("utf-8", "replace")
+        raise ControlError(f"body: expected JSON, got the text {_shown(text)}") from None
 
 
 def _answer(status: int, said: object) -> EmulatorResponse:
@@ -86,20 +103,33 @@ def _answer(status: int, said: object) -> EmulatorResponse:
 def _carry_out(emulator: Emulator, request: EmulatorRequest, said: Any) -> object:
     path = request.target.removeprefix(_PREFIX).decode("latin-1").split("/")
     if path[0] == "chats" and len(path) > 1:
-        chat_action = _CHAT_ACTIONS.get((request.method, "/".join(path[2:])))
+        chat_action = CHAT_ACTIONS.get((request.method, "/".join(path[2:])))
         if chat_action is not None:
             return chat_action(emulator, path[1], _object(said))
     elif len(path) == 1:
-        action = _ACTIONS.get((request.method, path[0]))
+        action = ACTIONS.get((request.method, path[0]))
         if action is not None:
             return action(emulator, said)
     raise ControlError(f"path: expected a method and path of the emulator's control, got {request.target!r}")
 
 
-def _object(said: Any) -> Json:
+def _object(said: Any, name: str = "body") -> Json:
     if not isinstance(said, dict):
-        raise ControlError(f"body: expected a JSON object, got {type(said).__name__}")
+        raise ControlError(f"{name}: expected a JSON object, got {_shown(said)}")
     return said
+
+
+def _checked(kind: type[T], name: str, value: Any) -> T:
+    """A value of one kind; true and false are no numbers."""
+    kinds = (int, float) if kind is float else kind
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
+        raise ControlError(f"{name}: expected {_CALLED[kind]}, got {_shown(value)}")
+    return cast(T, value)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _counts(emulator: Emulator, _: Any) -> Json:
@@ -114,7 +144,7 @@ def _reset(emulator: Emulator, _: Any) -> Json:
 
 
 def _fail(emulator: Emulator, said: Any) -> Json:
-    faults = [read_fault(_object(one)) for one in (said if isinstance(said, list) else [said])]
+    faults = [read_fault(_object(one, "fault")) for one in (said if isinstance(said, list) else [said])]
     emulator.fail(*faults)
     return {"added": len(faults)}
 
@@ -126,11 +156,12 @@ def _clear_faults(emulator: Emulator, _: Any) -> Json:
 
 def _start_chats(emulator: Emulator, said: Any) -> Json:
     said = _object(said)
-    account = str(said.get("account", emulator.config.accounts[0]))
-    count = _whole("count", said.get("count", 1))
-    fields = _object(said.get("fields", {}))
+    account = _checked(str, "account", said.get("account", emulator.config.accounts[0]))
+    count = _checked(int, "count", said.get("count", 1))
+    accept = _checked(bool, "accept", said.get("accept", False))
+    fields = _object(said.get("fields", {}), "fields")
     ids = [emulator.start_chat(account, **fields) for _ in range(count)]
-    for chat in ids if said.get("accept") else ():
+    for chat in ids if accept else ():
         emulator.accept(chat)
     return {"ids": ids}
 
@@ -145,12 +176,12 @@ def _accept(emulator: Emulator, chat: str, _: Json) -> Json:
 
 
 def _line(emulator: Emulator, chat: str, said: Json) -> Json:
-    emulator.agent_line(chat, str(said.get("text", "Hello")))
+    emulator.agent_line(chat, _checked(str, "text", said.get("text", "Hello")))
     return {}
 
 
 def _typing(emulator: Emulator, chat: str, said: Json) -> Json:
-    emulator.agent_typing(chat, typing=bool(said.get("typing", True)))
+    emulator.agent_typing(chat, typing=_checked(bool, "typing", said.get("typing", True)))
     return {}
 
 
@@ -159,14 +190,14 @@ def _end(emulator: Emulator, chat: str, _: Json) -> Json:
     return {}
 
 
-_ACTIONS: Mapping[tuple[str, str], Action] = {
+ACTIONS: Mapping[tuple[str, str], Action] = {
     ("GET", "counts"): _counts,
     ("POST", "reset"): _reset,
     ("POST", "faults"): _fail,
     ("DELETE", "faults"): _clear_faults,
     ("POST", "chats"): _start_chats,
 }
-_CHAT_ACTIONS: Mapping[tuple[str, str], ChatAction] = {
+CHAT_ACTIONS: Mapping[tuple[str, str], ChatAction] = {
     ("GET", ""): _show,
     ("POST", "accept"): _accept,
     ("POST", "line"): _line,
@@ -180,58 +211,50 @@ def read_fault(said: Json) -> Fault:
     one of `"hang": true`, `"drop": true`, `"reset_after": bytes`, `"drip": {"chunk_bytes", "every_s"}`,
     `"truncate_to": bytes`.
     """
-    rest = dict(said)
-    delivery = _read_delivery(rest)
-    body = rest.pop("body", None)
-    headers = _object(rest.pop("headers", {}))
+    if unknown := said.keys() - set(FAULT_MEMBERS):
+        raise ControlError(
+            f"fault: expected one of {', '.join(FAULT_MEMBERS)}, got {', '.join(sorted(unknown))}"
+        )
+    body = said.get("body")
+    headers = _object(said.get("headers", {}), "headers")
     return Fault(
-        **_plain_members(rest),
-        delivery=delivery,
-        body=None if body is None else str(body).encode(),
+        **_plain_members(said),
+        delivery=_read_delivery(said),
+        body=None if body is None else _checked(str, "body", body).encode(),
         headers=tuple((name.lower().encode(), str(value).encode()) for name, value in headers.items()),
     )
 
 
 def _plain_members(said: Json) -> Json:
-    for name, value in said.items():
-        if name not in _FAULT_MEMBERS:
-            raise ControlError(f"fault: expected one of {', '.join(_FAULT_MEMBERS)}, got {name}")
-        kind = _FAULT_MEMBERS[name]
-        # Only `times` has a null that means something; elsewhere it is as good as nothing.
-        if value is not None and not isinstance(value, (float, int) if kind is float else kind):
-            raise ControlError(f"{name}: expected {kind.__name__}, got {value!r}")
-    return {name: value for name, value in said.items() if value is not None or name == "times"}
+    # Only `times` has a null that means something; elsewhere it is as good as nothing.
+    return {
+        name: None if said[name] is None else _checked(kind, name, said[name])
+        for name, kind in _PLAIN_MEMBERS.items()
+        if name in said and (said[name] is not None or name == "times")
+    }
 
 
 def _read_delivery(said: Json) -> Delivery:
-    """Take the member that says how the answer is delivered out of a fault."""
-    for name, read in _DELIVERIES.items():
-        if name in said:
-            return read(said.pop(name))
-    return WHOLE
+    given = [name for name in _DELIVERIES if name in said]
+    if len(given) > 1:
+        raise ControlError(f"fault: expected at most one of {', '.join(_DELIVERIES)}, got {', '.join(given)}")
+    return _DELIVERIES[given[0]](said[given[0]]) if given else WHOLE
 
 
 def _read_drip(said: Any) -> Drip:
-    drip = _object(said)
-    return Drip(_whole("chunk_bytes", drip.get("chunk_bytes")), _number("every_s", drip.get("every_s")))
+    drip = _object(said, "drip")
+    chunk_bytes = _checked(int, "chunk_bytes", drip.get("chunk_bytes"))
+    if chunk_bytes < 1:
+        raise ControlError(f"chunk_bytes: expected at least 1, got {chunk_bytes}")
+    return Drip(chunk_bytes, _checked(float, "every_s", drip.get("every_s")))
 
 
 _DELIVERIES: Mapping[str, Callable[[Any], Delivery]] = {
-    "hang": lambda _: Hang(),
-    "drop": lambda _: Drop(),
-    "reset_after": lambda after: Reset(_whole("reset_after", after)),
+    "hang": lambda said: Hang() if _checked(bool, "hang", said) else WHOLE,
+    "drop": lambda said: Drop() if _checked(bool, "drop", said) else WHOLE,
+    "reset_after": lambda after: Reset(_checked(int, "reset_after", after)),
     "drip": _read_drip,
-    "truncate_to": lambda keep: Truncate(_whole("truncate_to", keep)),
+    "truncate_to": lambda keep: Truncate(_checked(int, "truncate_to", keep)),
 }
-
-
-def _whole(name: str, value: Any) -> int:
-    if not isinstance(value, int):
-        raise ControlError(f"{name}: expected a whole number, got {value!r}")
-    return value
-
-
-def _number(name: str, value: Any) -> float:
-    if not isinstance(value, int | float):
-        raise ControlError(f"{name}: expected a number, got {value!r}")
-    return value
+#: All members of a fault, in the order of the documentation.
+FAULT_MEMBERS = (*_PLAIN_MEMBERS, "body", "headers", *_DELIVERIES)

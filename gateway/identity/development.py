@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from gateway.identity.documents import read_base64url, read_object, write_base64url
 from gateway.identity.keys import (
+    ALGORITHMS,
     CURVES,
     EDWARDS_ALGORITHMS,
     HMAC_ALGORITHMS,
@@ -84,13 +85,46 @@ def kid_of(private_pem: bytes) -> str:
 
 def mint(key: bytes, algorithm: str, kid: str | None, claims: Mapping[str, object]) -> str:
     """A signed token. `key` is a private PEM or, for HS256, a secret. Raises ValueError."""
-    if algorithm in HMAC_ALGORITHMS:
-        parse_secret(key)
-    material = strip_newline(key) if algorithm in HMAC_ALGORITHMS else _load(key)
+    material = _signing_secret(key) if algorithm in HMAC_ALGORITHMS else _signing_key(key, algorithm)
     try:
         return jwt.encode(dict(claims), material, algorithm, headers={"kid": kid} if kid else None)
-    except (jwt.PyJWTError, NotImplementedError, TypeError) as error:
-        raise ValueError(f"{algorithm}: cannot sign these claims with this key: {error}") from None
+    except (jwt.PyJWTError, TypeError) as error:
+        raise ValueError(f"claims: expected such as JSON can say, got: {error}") from None
+
+
+def _signing_secret(key: bytes) -> bytes:
+    parse_secret(key)
+    return strip_newline(key)
+
+
+def _signing_key(private_pem: bytes, algorithm: str) -> _PrivateKey:
+    key = _load(private_pem)
+    expected, got = _kind_for(algorithm), _kind_of(key)
+    if got != expected:
+        raise ValueError(f"key: expected {expected}, as the algorithm is {algorithm}, got {got}")
+    return key
+
+
+def _kind_for(algorithm: str) -> str:
+    if algorithm in RSA_ALGORITHMS:
+        return "an RSA key"
+    if algorithm in EDWARDS_ALGORITHMS:
+        return "an Ed25519 key"
+    for name, (_, its_algorithm) in CURVES.items():
+        if its_algorithm == algorithm:
+            return f"an EC {name} key"
+    raise ValueError(f"algorithm: expected one of {', '.join(sorted(ALGORITHMS))}, got {algorithm}")
+
+
+def _kind_of(key: _PrivateKey) -> str:
+    match key:
+        case rsa.RSAPrivateKey():
+            return "an RSA key"
+        case ed25519.Ed25519PrivateKey():
+            return "an Ed25519 key"
+        case ec.EllipticCurvePrivateKey():
+            curves = (name for name, (curve, _) in CURVES.items() if curve.name == key.curve.name)
+            return f"an EC {next(curves, key.curve.name)} key"
 
 
 @dataclass(frozen=True, slots=True)

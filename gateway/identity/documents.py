@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 
 #: No key set and no honest token comes near; the recursion limit of Python is far away.
 MAX_DEPTH = 32
@@ -17,15 +18,16 @@ MAX_DEPTH = 32
 def read_object(data: bytes) -> dict[str, object]:
     """The JSON object in UTF-8 that `data` is. Raises ValueError, which says what is wrong."""
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_members, parse_constant=_refuse_constant)
+        value = _READER.decode(data.decode())
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {type_name(value)}")  # noqa: TRY004 - the text is at fault
-    if not _within(value, MAX_DEPTH):
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and not _within(value, MAX_DEPTH):
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
-    # Spelling it again finds what the reader lets through: 1e999 as infinity, and lone surrogates.
-    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    if b"\\u" in data:
+        # Spelling it again finds lone surrogates, which only an escape can bring in.
+        json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
@@ -70,6 +72,16 @@ def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is beyond a float")
+    return number
+
+
+_READER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _within(value: object, levels: int) -> bool:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 from jwt import get_algorithm_by_name
 
 from gateway.identity.documents import read_base64url, type_name
@@ -246,7 +246,7 @@ def _material_of_pem(label: str, block: bytes) -> _Material:
         raise ValueError(f"expected {_one_of(_PEM_LABELS)}, got {label}")
     try:
         key = load(block)
-    except ValueError:
+    except (ValueError, InvalidVersion):
         raise ValueError(f"expected a {label} that can be read, got a broken one") from None
     if not isinstance(key, _Material):
         raise ValueError(f"expected an RSA, EC or Ed25519 key, got {type(key).__name__}")  # noqa: TRY004 - the text is at fault

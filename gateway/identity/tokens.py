@@ -119,7 +119,7 @@ class Verifier:
         if isinstance(outcome, Claims):
             return outcome
         self.faults[outcome] += 1
-        return Refusal(outcome.reason)
+        return Refusal(outcome.reason, because=outcome.value)
 
     def examine(self, authorization: bytes | None) -> Claims | Fault:
         """Like `verify`, with the exact fault and without counting it."""
@@ -236,7 +236,7 @@ def _accept(payload: dict[str, object], issuer: Issuer, keys: KeySet, size: int)
     issued = _time(payload.get("iat", 0))
     if expires is None or not_before is None or issued is None:
         return Fault.TIMES
-    claims = Claims(MappingProxyType(payload), expires + issuer.leeway_s)
+    claims = Claims(MappingProxyType(payload), expires + issuer.leeway_s, lambda: issuer.keys.current is keys)
     valid_from = max(not_before, issued - MAX_IAT_AHEAD_S) - issuer.leeway_s
     return _Verified(claims, valid_from, issuer, keys, size)
 

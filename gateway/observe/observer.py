@@ -5,6 +5,7 @@ from __future__ import annotations
 from structlog.typing import FilteringBoundLogger
 
 from gateway.core.answers import Undressed
+from gateway.core.errors import Refusal
 from gateway.core.freshness import Failed
 from gateway.core.paths import Target
 from gateway.core.replies import Delivered, Reply, Trip
@@ -37,6 +38,7 @@ class Observer:
             chat=None if trip.target is None or trip.target.chat is None else hashed(trip.target.chat),
             status=reply.status,
             outcome=outcome,
+            **_because(trip),
             duration_ms=round(seconds * 1000, 3),
         )
 
@@ -70,6 +72,11 @@ def _client(trip: Trip) -> str:
 def _outcome(trip: Trip) -> str:
     result = trip.result
     return result.how.value if isinstance(result, Delivered) else result.reason.slug
+
+
+def _because(trip: Trip) -> dict[str, str]:
+    because = trip.result.because if isinstance(trip.result, Refusal) else None
+    return {} if because is None else {"because": because}
 
 
 def _where(error: Exception) -> list[str]:

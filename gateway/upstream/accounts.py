@@ -11,30 +11,19 @@ import fnmatch
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.core.errors import Reason
 from gateway.core.freshness import Failed
 from gateway.core.links import LinkMap
 from gateway.flights import Flights, landing
+from gateway.upstream.keys import AppKeys
 
 #: The name of the Server Chat API in the domain service; case-sensitive.
 SERVICE = "conversationVep"
 
 _BARE_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
-
-
-@dataclass(frozen=True, slots=True)
-class AppKey:
-    """An application key. It shows itself to nobody but to who asks for `authorization`."""
-
-    _value: str = field(repr=False)
-
-    def __str__(self) -> str:
-        return "[appKey]"
-
-    def authorization(self) -> bytes:
-        return b"LivePerson appKey=" + self._value.encode()
+_LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3})(?::[0-9]+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +31,7 @@ class Account:
     """An account: `origin` such as `https://host`, or None where it has to be discovered."""
 
     id: str
-    key: AppKey
+    keys: AppKeys
     origin: str | None
 
 
@@ -78,8 +67,8 @@ class Accounts:
         self._lookups: Flights[str | None] = Flights()
         self.links = self._link_map()
 
-    def key(self, account: str) -> AppKey:
-        return self._accounts[account].key
+    def keys(self, account: str) -> AppKeys:
+        return self._accounts[account].keys
 
     async def origin(self, account: str) -> str | Failed:
         """`https://host` of an account's upstream; looks it up where that is due."""
@@ -107,8 +96,9 @@ class Accounts:
         host = None if body is None else _base_uri(body)
         if host is None or not self._is_allowed(host):
             return None
-        # The vendor is always spoken to over https; an emulator's domain service on loopback is plain.
-        return f"{self._discovery.origin.partition('://')[0]}://{host}"
+        # Plain http never leaves the machine: it is for an emulator whose domain service is plain, too.
+        is_plain = self._discovery.origin.startswith("http://") and _LOOPBACK.fullmatch(host)
+        return f"{'http' if is_plain else 'https'}://{host}"
 
     def _is_allowed(self, host: str) -> bool:
         name = host.partition(":")[0].lower()

@@ -10,14 +10,19 @@ import asyncio
 import re
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import httpx2
 
+from gateway.core.documents import read_error
 from gateway.core.errors import Reason
+from gateway.core.faults import Asked, Verdict, judge
 from gateway.core.freshness import Failed
 from gateway.core.links import LinkMap
-from gateway.core.messages import Answer, UpstreamRequest
+from gateway.core.headers import media_type
+from gateway.core.messages import Answer, Representation, UpstreamRequest
 from gateway.upstream.accounts import Accounts, Get
+from gateway.upstream.keys import AppKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,10 @@ class Limits:
     deadline_s: float
     max_connections: int
     max_answer_bytes: int
+
+
+class MoreThanAnAnswer(Exception):
+    """Bytes that nobody asked for follow the answer, so who knows where the answer ends."""
 
 
 class AnswerTooLarge(Exception):
@@ -42,6 +51,7 @@ _ENDINGS: tuple[tuple[type[Exception], Reason], ...] = (
     (httpx2.RemoteProtocolError, Reason.UPSTREAM_BROKEN),
     (httpx2.TransportError, Reason.UPSTREAM_UNREACHABLE),
     (AnswerTooLarge, Reason.UPSTREAM_BROKEN),
+    (MoreThanAnAnswer, Reason.UPSTREAM_BROKEN),
     (zlib.error, Reason.UPSTREAM_BROKEN),
 )
 
@@ -60,19 +70,24 @@ class _Progress:
     """How far an exchange with the upstream came, told by the connection pool."""
 
     def __init__(self) -> None:
-        self.connected = False
-        self.answering = False
+        self._events: set[str] = set()
 
     async def __call__(self, event: str, _info: object) -> None:
-        if event == "connection.connect_tcp.started":
-            self.connected = True
-        elif event == "http11.receive_response_headers.complete":
-            self.answering = True
+        self._events.add(event)
+
+    @property
+    def is_connecting(self) -> bool:
+        return "connection.connect_tcp.started" in self._events and not self._is_sending
+
+    @property
+    def _is_sending(self) -> bool:
+        return "http11.send_request_headers.started" in self._events
 
     def may_repeat(self, error: Exception) -> bool:
-        """Whether a reused connection closed before the answer began: nobody need have seen the request."""
-        closed = isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError)
-        return closed and not self.connected and not self.answering
+        """Whether a reused connection closed before the answer's head: nobody need have seen the request."""
+        is_new = "connection.connect_tcp.started" in self._events
+        has_head = "http11.receive_response_headers.complete" in self._events
+        return _reason(error) is Reason.UPSTREAM_RESET and not is_new and not has_head
 
 
 class HttpUpstream:
@@ -94,41 +109,72 @@ class HttpUpstream:
                 origin = await self._accounts.origin(request.account)
                 if isinstance(origin, Failed):
                     return origin
-                return await self._send(request, origin, is_read=is_read)
+                return await self._with_keys(request, origin, is_read=is_read)
         except TimeoutError:
             return Failed(Reason.UPSTREAM_TIMEOUT)
 
-    async def _send(self, request: UpstreamRequest, origin: str, *, is_read: bool) -> Answer | Failed:
+    async def _with_keys(self, request: UpstreamRequest, origin: str, *, is_read: bool) -> Answer | Failed:
+        """A read whose key is refused tries the account's other key, once; the one that works is remembered."""
+        keys = self._accounts.keys(request.account)
+        key, *others = keys.in_order()
+        answer = await self._send(request, origin, key, is_read=is_read)
+        if not is_read or not others or not _refuses_key(answer):
+            return answer
+        answer = await self._send(request, origin, others[0], is_read=is_read)
+        if isinstance(answer, Answer) and not _refuses_key(answer):
+            keys.prefer(others[0])
+        return answer
+
+    async def _send(
+        self, request: UpstreamRequest, origin: str, key: AppKey, *, is_read: bool
+    ) -> Answer | Failed:
+        outcome = await self._attempt(request, origin, key, may_repeat=is_read)
+        return outcome or await self._attempt(request, origin, key, may_repeat=False) or _RESET
+
+    async def _attempt(
+        self, request: UpstreamRequest, origin: str, key: AppKey, *, may_repeat: bool
+    ) -> Answer | Failed | None:
+        """One request on the wire; None when it may and should be repeated."""
         progress = _Progress()
         try:
-            return await self._exchange(request, origin, progress)
+            return await self._exchange(request, origin, key, progress)
         except _TRANSLATED as error:
-            if is_read and progress.may_repeat(error):
-                return await self._once_more(request, origin)
-            return self._ended(request, error)
+            if may_repeat and progress.may_repeat(error):
+                return None
+            reason = _reason(error)
+            if reason is Reason.UPSTREAM_UNREACHABLE:
+                self._accounts.doubt(request.account)
+            return Failed(reason)
+        except asyncio.CancelledError:
+            if progress.is_connecting:  # the deadline found nobody at home
+                self._accounts.doubt(request.account)
+            raise
 
-    async def _once_more(self, request: UpstreamRequest, origin: str) -> Answer | Failed:
-        try:
-            return await self._exchange(request, origin, _Progress())
-        except _TRANSLATED as error:
-            return self._ended(request, error)
-
-    def _ended(self, request: UpstreamRequest, error: Exception) -> Failed:
-        reason = _reason(error)
-        if reason is Reason.UPSTREAM_UNREACHABLE:
-            self._accounts.doubt(request.account)
-        return Failed(reason)
-
-    async def _exchange(self, request: UpstreamRequest, origin: str, progress: _Progress) -> Answer:
-        key = self._accounts.key(request.account)
+    async def _exchange(
+        self, request: UpstreamRequest, origin: str, key: AppKey, progress: _Progress
+    ) -> Answer:
+        # Said here, or the library would say it behind the key.
+        length = [(b"content-length", b"%d" % len(request.body))] if request.method == "POST" else []
         sent = httpx2.Request(
             request.method,
             origin + request.target.decode(),
-            headers=[*request.headers, (b"authorization", key.authorization())],
+            headers=[*request.headers, *length, (b"authorization", key.authorization())],
             content=request.body or None,
             extensions={"trace": progress},
         )
-        return await _carry(self._transport, sent, self._limits.max_answer_bytes)
+        return key.blanked(await _carry(self._transport, sent, self._limits.max_answer_bytes))
+
+
+_RESET = Failed(Reason.UPSTREAM_RESET)
+
+
+def _refuses_key(answer: Answer | Failed) -> bool:
+    if isinstance(answer, Failed) or answer.status < 400:
+        return False
+    body_is = media_type(answer.header(b"content-type")) or Representation.JSON
+    error = read_error(answer.body, body_is)
+    code = None if error is None else error.internal_code
+    return judge(Asked.READ, answer.status, code) is Verdict.OUR_KEY
 
 
 _TRANSLATED: tuple[type[Exception], ...] = tuple(kind for kind, _ in _ENDINGS)
@@ -138,9 +184,26 @@ _UNFETCHED: tuple[type[Exception], ...] = (*_TRANSLATED, TimeoutError)
 async def _carry(transport: httpx2.AsyncBaseTransport, request: httpx2.Request, max_bytes: int) -> Answer:
     response = await transport.handle_async_request(request)
     try:
-        return await _read(response, max_bytes)
+        answer = await _read(response, max_bytes)
+        if await _cut_off(response) and request.method == "GET":
+            raise MoreThanAnAnswer
+        return answer
     finally:
         await response.aclose()
+
+
+async def _cut_off(response: httpx2.Response) -> bool:
+    """Close the connection if something followed the answer on it; whether something did.
+
+    The library would keep those bytes, and they would be the answer to whatever is asked next on that
+    connection: another chat's. It has no public way to ask; a test fails when this one breaks.
+    """
+    stream: Any = response.stream
+    connection = stream._httpcore_stream._stream._connection  # noqa: SLF001
+    if not connection._h11_state.trailing_data[0]:  # noqa: SLF001
+        return False
+    await connection.aclose()
+    return True
 
 
 async def _read(response: httpx2.Response, max_bytes: int) -> Answer:
@@ -154,7 +217,7 @@ async def _read(response: httpx2.Response, max_bytes: int) -> Answer:
     coding = (answer.header(b"content-encoding") or b"identity").strip().lower()
     return (
         answer
-        if coding == b"identity"
+        if coding == b"identity" or not body
         else Answer(answer.status, head, _inflated(answer.body, coding, max_bytes))
     )
 

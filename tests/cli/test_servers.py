@@ -100,9 +100,15 @@ def test_an_address_in_use_is_named(tmp_path: Path, command: str) -> None:
         with started(command, *arguments) as process:
             out, err = process.communicate(timeout=15)
     assert (process.returncode, out) == (1, "")
-    assert err.startswith(f"cannot listen on 127.0.0.1:{port}: ")
-    assert err.count("\n") == 1
-    assert "use" in err
+    assert err == f"cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_a_host_that_is_none_is_named() -> None:
+    with started("emulator", "--host", "host.invalid", "--port", "0") as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith("cannot listen on host.invalid:0: ")
+    assert "Unknown error" not in err
 
 
 def test_an_environment_variable_overrides(tmp_path: Path) -> None:

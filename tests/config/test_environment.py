@@ -118,12 +118,40 @@ def test_a_mistake_in_a_variable_names_the_variable(variable: str, value: str, m
     assert loaded.settings is None
 
 
+OF_A_SERVICE = [
+    ("SERVICE_HOST", "10.0.0.11"),
+    ("SERVICE_HOST", "fd00::1"),
+    ("SERVICE_PORT", "8080"),
+    ("SERVICE_PORT_HTTP", "8080"),
+    ("PORT", "tcp://10.0.0.11:8080"),
+    ("PORT", "udp://[fd00::1]:53"),
+    ("PORT_8080_TCP", "tcp://10.0.0.11:8080"),
+    ("PORT_8080_TCP_PROTO", "tcp"),
+    ("PORT_8080_TCP_PORT", "8080"),
+    ("PORT_8080_TCP_ADDR", "10.0.0.11"),
+    ("ADMIN_SERVICE_HOST", "10.0.0.11"),
+    ("ADMIN_PORT_8081_TCP", "tcp://10.0.0.11:8081"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value"), OF_A_SERVICE)
+def test_what_kubernetes_sets_for_a_service_is_no_setting(variable: str, value: str) -> None:
+    assert load(GOOD, {f"CHAT_GATEWAY_{variable}": value}).mistakes == ()
+
+
 @pytest.mark.parametrize(
-    "variable",
+    ("variable", "value"),
     [
-        *("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_8080_TCP", "PORT_8080_TCP_ADDR"),
-        *("PORT_8080_TCP_PORT", "PORT_8080_TCP_PROTO", "ADMIN_SERVICE_HOST", "ADMIN_PORT_8081_TCP"),
+        ("LISTEN_PORT", "9"),
+        ("LISTEN_PORT", "127.0.0.1:9"),
+        ("PORT", "8080"),
+        ("PORT_8080_TCP", "8080"),
+        ("PORT_8080_TCP_PROTO", "http"),
+        ("ADMIN_SERVICE_HOST", "localhost"),
+        ("SERVICE_PORT", "http"),
+        ("SERVICE_PORT", ""),
     ],
 )
-def test_what_kubernetes_sets_for_a_service_is_no_setting(variable: str) -> None:
-    assert load(GOOD, {f"CHAT_GATEWAY_{variable}": "tcp://10.0.0.1:8080"}).mistakes == ()
+def test_a_setting_that_is_none_does_not_pass_for_a_service(variable: str, value: str) -> None:
+    (mistake,) = load(GOOD, {f"CHAT_GATEWAY_{variable}": value}).mistakes
+    assert (mistake.file, mistake.got) == (f"environment variable CHAT_GATEWAY_{variable}", variable.lower())

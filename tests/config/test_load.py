@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config.load import load
+from gateway.config.mistakes import Mistake, tidy
 
 HERE = Path(__file__).parent
 GOOD = HERE / "good" / "gateway.yaml"
@@ -78,6 +79,66 @@ def test_bad_policies_leave_good_settings(tmp_path: Path) -> None:
     ]
     assert loaded.settings is not None
     assert loaded.policies is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"accounts": None, "issuers": None},
+        {"accounts": ["123"], "issuers": [{"isuer": "https://issuer.example"}]},
+        {"accounts": "123", "issuers": []},
+    ],
+)
+def test_policies_are_read_beside_settings_that_do_not_say_what_they_are_about(
+    tmp_path: Path, broken: dict[str, object]
+) -> None:
+    shutil.copytree(POLICIES, tmp_path / "policies")
+    (tmp_path / "policies" / "clients" / "bff.yaml").write_text(
+        'clients:\n  bff:\n    match: {iss: "https://issuer.example"}\n'
+        '    accounts: ["9"]\n    allow: [all]\n'
+    )
+    (tmp_path / "gateway.yaml").write_text(json.dumps({"public_url": "https://chat.example", **broken}))
+    loaded = load(tmp_path / "gateway.yaml", {})
+    told = [mistake.key for mistake in loaded.mistakes if mistake.file.startswith("policies/")]
+    assert told == ["clients.bff.allow.0"]
+    assert {"accounts", "issuers"} <= {mistake.key[:8].strip(".") for mistake in loaded.mistakes}
+
+
+def test_an_issuer_that_is_right_by_itself_is_handed_out(tmp_path: Path) -> None:
+    shutil.copy(GOOD.parent / "jwks.json", tmp_path)
+    issuer = {"issuer": "i", "audience": "a", "algorithms": ["RS256"], "jwks": "jwks.json"}
+    rows = [{**issuer, "leeway_s": -1}, issuer, "nothing", issuer]
+    (tmp_path / "gateway.yaml").write_text(json.dumps({"drain_s": -1, "issuers": rows}))
+    loaded = load(tmp_path / "gateway.yaml", {})
+    assert loaded.settings is None
+    assert [(index, row.jwks) for index, row in loaded.issuers.items()] == [
+        (1, tmp_path / "jwks.json"),
+        (3, tmp_path / "jwks.json"),
+    ]
+    assert "issuers.3.issuer" in [mistake.key for mistake in loaded.mistakes]
+
+
+@pytest.mark.parametrize(
+    ("environ", "place"),
+    [
+        ({}, "gateway.yaml:19"),
+        (
+            {"CHAT_GATEWAY_ISSUERS": '[{"issuer": "i", "audience": "a", "jwks": "jwks.json"}]'},
+            "environment variable CHAT_GATEWAY_ISSUERS",
+        ),
+    ],
+)
+def test_what_a_setting_leads_to_has_the_place_of_the_setting(environ: dict[str, str], place: str) -> None:
+    mistake = load(GOOD, environ).mistake(("issuers", 0, "jwks"), "keys[0]: expected a, got b")
+    assert str(mistake) == f"{place}: issuers.0.jwks: keys[0]: expected a, got b"
+
+
+def test_all_that_is_wrong_with_what_a_setting_leads_to_is_told() -> None:
+    one, other = (Mistake("x.yaml", 1, "jwks", sentence=f"keys[{index}]: no") for index in range(2))
+    assert tidy([other, one, one]) == (one, other)
+    assert tidy([Mistake("x.yaml", 1, "jwks", "a", "b"), Mistake("x.yaml", 1, "jwks", "c", "b")]) == (
+        Mistake("x.yaml", 1, "jwks", "a", "b"),
+    )
 
 
 def test_a_warning_leaves_everything(tmp_path: Path) -> None:

@@ -66,11 +66,21 @@ def test_every_setting_of_the_good_file_arrives() -> None:
     assert settings.public_url == "https://chat.example/live"
     assert settings.policies.resolve() == HERE.parents[1] / "policies"
     accounts = {key: account.model_dump() for key, account in settings.accounts.items()}
-    key_file = {"app_key_file": folder / "app-key"}
-    plain = {"upstream": "http://upstream.example:9100", "discover": False, "allow_plain_http": True}
     assert accounts == {
-        "0123": {"upstream": None, "discover": True, "allow_plain_http": False, **key_file},
-        "le61911979": {**plain, **key_file},
+        "0123": {
+            "upstream": None,
+            "discover": True,
+            "app_key_file": folder / "app-key",
+            "next_app_key_file": None,
+            "allow_plain_http": False,
+        },
+        "le61911979": {
+            "upstream": "http://upstream.example:9100",
+            "discover": False,
+            "app_key_file": folder / "app-key",
+            "next_app_key_file": folder / "next-app-key",
+            "allow_plain_http": True,
+        },
     }
     first, second = settings.issuers
     assert (first.issuer, first.audience) == ("https://issuer.example", "chat-gateway")
@@ -248,11 +258,13 @@ def test_plain_http_needs_leave_unless_it_stays_on_this_machine(
         (b"k\0", "one with something else"),
     ],
 )
-def test_app_key_files(folder: Path, content: bytes, got: str | None) -> None:
-    (folder / "app-key").write_bytes(content)
-    mistakes = loaded_with(folder).mistakes
+@pytest.mark.parametrize("setting", ["app_key_file", "next_app_key_file"])
+def test_app_key_files(folder: Path, setting: str, content: bytes, got: str | None) -> None:
+    (folder / "new").write_bytes(content)
+    account = {"discover": True, "app_key_file": "app-key", setting: "new"}
+    mistakes = loaded_with(folder, accounts={"123": account}).mistakes
     assert [(mistake.key, mistake.got) for mistake in mistakes] == (
-        [] if got is None else [("accounts.123.app_key_file", got)]
+        [] if got is None else [(f"accounts.123.{setting}", got)]
     )
 
 
@@ -309,6 +321,7 @@ PLACES = st.sampled_from(
     [
         {"accounts": {"123": {"discover": True, "app_key_file": CANARY}}},
         {"accounts": {"123": {"discover": True, "app_key": CANARY}}},
+        {"accounts": {"123": {"discover": True, "app_key_file": "app-key", "next_app_key_file": CANARY}}},
         {"accounts": {"123": {"discover": True, "app_key_file": [CANARY]}}},
         {"accounts": {"123": CANARY}},
         {"accounts": CANARY},

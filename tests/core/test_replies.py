@@ -260,6 +260,7 @@ PROXY_ERRORS = {
     "http_response_timeout",
     "proxy_configuration_error",
     "proxy_internal_error",
+    "proxy_internal_response",
 }
 FAILURES = [reason for reason in Reason if reason.status >= 500]
 
@@ -269,7 +270,7 @@ FAILURES = [reason for reason in Reason if reason.status >= 500]
 def test_proxy_status_says_what_went_wrong_behind(reason: Reason, received: int | None) -> None:
     fields = fields_of(told(Failed(reason, received)))
     if "proxy-status" not in fields:
-        assert reason in {Reason.UPSTREAM_ERROR, Reason.DRAINING}
+        assert reason is Reason.UPSTREAM_ERROR
         assert received is None
         return
     name, parameters = structured(fields["proxy-status"])

@@ -317,6 +317,8 @@ async def test_control_sets_and_clears_faults(caller: Caller, info: str) -> None
             Fault(delivery=Hang(), resource="info", times=None),
         ),
         ({"drop": True, "applies": False}, Fault(delivery=Drop(), applies=False)),
+        ({"hang": False}, Fault()),
+        ({"drop": False, "applies": None}, Fault()),
         ({"reset_after": 3}, Fault(delivery=Reset(3))),
         ({"drip": {"chunk_bytes": 2, "every_s": 0.5}}, Fault(delivery=Drip(2, 0.5))),
         ({"truncate_to": 4}, Fault(delivery=Truncate(4))),
@@ -335,15 +337,42 @@ def test_faults_as_json(said: dict[str, Any], fault: Fault) -> None:
         ("PUT counts", b"", 400, "expected a method and path of the emulator's control"),
         ("POST chats/H1/nothing", b"", 400, "expected a method and path of the emulator's control"),
         ("POST chats/H1/accept", b"", 404, "got 'H1'"),
-        ("POST chats", b"{", 400, "Expecting property name"),
-        ("POST chats", b"[]", 400, "expected a JSON object, got list"),
+        ("POST chats", b"{", 400, 'body: expected JSON, got the text "{"'),
+        ("POST faults", b"status=500", 400, 'body: expected JSON, got the text "status=500"'),
+        ("POST faults", b"x" * 99, 400, '"' + "x" * 59 + "..."),
+        ("POST faults", b"\xff", 400, "body: expected JSON, got the text "),
+        ("POST faults", b"[" * 100_000, 400, "body: expected JSON, got the text "),
+        ("POST faults", b'"no"', 400, 'fault: expected a JSON object, got "no"'),
+        ("POST faults", b'{"headers":[]}', 400, "headers: expected a JSON object, got []"),
+        ("POST chats", b"[]", 400, "body: expected a JSON object, got []"),
+        ("POST chats", b'{"account":123}', 400, "account: expected a string, got 123"),
+        ("POST chats", b'{"accept":1}', 400, "accept: expected true or false, got 1"),
+        ("POST chats", b'{"fields":3}', 400, "fields: expected a JSON object, got 3"),
         ("POST chats", b'{"account":"9"}', 400, "account: expected one of 123, got '9'"),
         ("POST chats", b'{"fields":{"interactionTimeout":"x"}}', 400, "'x'"),
-        ("POST chats", b'{"count":"x"}', 400, "count: expected a whole number, got 'x'"),
+        ("POST chats", b'{"count":"x"}', 400, 'count: expected a whole number, got "x"'),
         ("POST faults", b'{"stauts":500}', 400, "fault: expected one of resource, chat,"),
-        ("POST faults", b'{"status":"500"}', 400, "status: expected int, got '500'"),
-        ("POST faults", b'{"drip":{"chunk_bytes":1}}', 400, "every_s: expected a number, got None"),
-        ("POST faults", b'{"reset_after":"x"}', 400, "reset_after: expected a whole number, got 'x'"),
+        ("POST faults", b'{"stauts":500}', 400, "drip, truncate_to, got stauts"),
+        ("POST faults", b'{"status":"500"}', 400, 'status: expected a whole number, got "500"'),
+        ("POST faults", b'{"status":true}', 400, "status: expected a whole number, got true"),
+        ("POST faults", b'{"delay_s":"1"}', 400, 'delay_s: expected a number, got "1"'),
+        ("POST faults", b'{"body":{}}', 400, "body: expected a string, got {}"),
+        ("POST faults", b'{"hang":1}', 400, "hang: expected true or false, got 1"),
+        ("POST faults", b'{"drip":1}', 400, "drip: expected a JSON object, got 1"),
+        ("POST faults", b'{"drip":{"chunk_bytes":1}}', 400, "every_s: expected a number, got null"),
+        (
+            "POST faults",
+            b'{"drip":{"chunk_bytes":0,"every_s":1}}',
+            400,
+            "chunk_bytes: expected at least 1, got 0",
+        ),
+        ("POST faults", b'{"reset_after":"x"}', 400, 'reset_after: expected a whole number, got "x"'),
+        (
+            "POST faults",
+            b'{"drop":true,"hang":true}',
+            400,
+            "fault: expected at most one of hang, drop, reset_after, drip, truncate_to, got hang, drop",
+        ),
     ],
 )
 async def test_control_says_what_is_wrong(
@@ -352,6 +381,19 @@ async def test_control_says_what_is_wrong(
     method, path = request_line.split()
     got, _, answer = await caller.ask(f"/_emulator/{path}", method, body)
     assert (got, error in json.loads(answer)["error"]) == (status, True), answer
+
+
+async def test_control_says_what_is_wrong_with_a_line_and_with_typing(
+    server: EmulatorServer, caller: Caller
+) -> None:
+    chat = server.emulator.start_chat("123")
+    for path, body, error in [
+        ("line", b'{"text":1}', "text: expected a string, got 1"),
+        ("typing", b'{"typing":"no"}', 'typing: expected true or false, got "no"'),
+        ("typing", b"", f"chat {chat}: expected it chatting, got waiting"),
+    ]:
+        status, _, answer = await caller.ask(f"/_emulator/chats/{chat}/{path}", "POST", body)
+        assert (status, json.loads(answer)) == (400, {"error": error})
 
 
 # The command.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed448
+from cryptography.hazmat.primitives.asymmetric import ec, ed448
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,16 +66,37 @@ def test_mint_says_what_is_wrong(pair: GetPair) -> None:
         mint(b"short", "HS256", None, {})
     with pytest.raises(KeySetError, match="got PEM"):
         mint(private, "HS256", None, {})
-    for key, algorithm, claims in [
-        (public, "ES256", {}),
-        (private, "RS256", {}),
-        (private, "ES384", {}),
-        (private, "none", {}),
-        (private, "HS512", {}),
-        (private, "ES256", {"x": b""}),
-    ]:
-        with pytest.raises(ValueError, match=r"expected a private key|cannot sign"):
-            mint(key, algorithm, None, claims)
+    with pytest.raises(ValueError, match="key: expected a private key in PEM, without a password"):
+        mint(public, "ES256", None, {})
+    with pytest.raises(ValueError, match=r"claims: expected such as JSON can say, got: .*bytes"):
+        mint(private, "ES256", None, {"x": b""})
+
+
+@pytest.mark.parametrize(
+    ("made_for", "algorithm", "message"),
+    [
+        ("RS256", "ES256", "key: expected an EC P-256 key, as the algorithm is ES256, got an RSA key"),
+        ("ES256", "RS256", "key: expected an RSA key, as the algorithm is RS256, got an EC P-256 key"),
+        ("ES256", "ES384", "key: expected an EC P-384 key, as the algorithm is ES384, got an EC P-256 key"),
+        ("EdDSA", "PS512", "key: expected an RSA key, as the algorithm is PS512, got an Ed25519 key"),
+        ("ES512", "EdDSA", "key: expected an Ed25519 key, as the algorithm is EdDSA, got an EC P-521 key"),
+        ("EdDSA", "none", "algorithm: expected one of ES256, ES384, .*, got none"),
+        ("EdDSA", "HS512", "algorithm: expected one of ES256, .*HS256, .*, got HS512"),
+    ],
+)
+def test_mint_says_which_key_the_algorithm_needs(
+    pair: GetPair, made_for: str, algorithm: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        mint(pair(made_for)[0], algorithm, None, {})
+
+
+def test_a_curve_that_no_algorithm_has_is_named() -> None:
+    pem = ec.generate_private_key(ec.SECP256K1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    with pytest.raises(ValueError, match=r"expected an EC P-256 key, .*, got an EC secp256k1 key"):
+        mint(pem, "ES256", None, {})
 
 
 def test_other_kinds_of_keys_are_refused() -> None:

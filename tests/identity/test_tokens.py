@@ -481,21 +481,26 @@ def test_the_memory_is_bounded(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("changes", "reason", "because"),
     [
-        ({"exp": 1}, Reason.TOKEN_EXPIRED),
-        ({"nbf": NOW + 1}, Reason.TOKEN_INVALID),
-        ({"aud": "x"}, Reason.TOKEN_INVALID),
+        ({"exp": 1}, Reason.TOKEN_EXPIRED, "expired"),
+        ({"nbf": NOW + 1}, Reason.TOKEN_INVALID, "not-yet-valid"),
+        ({"aud": "x"}, Reason.TOKEN_INVALID, "audience"),
     ],
 )
-def test_refusals_have_reasons(world: World, changes: dict[str, object], reason: Reason) -> None:
-    assert asyncio.run(world.verifier.verify(world.token(changes))) == Refusal(reason)
+def test_refusals_have_reasons(
+    world: World, changes: dict[str, object], reason: Reason, because: str
+) -> None:
+    refusal = asyncio.run(world.verifier.verify(world.token(changes)))
+    assert refusal == Refusal(reason, because=because)
     assert world.verifier.faults.total() == 1
 
 
 def test_the_port(world: World) -> None:
-    assert asyncio.run(world.verifier.verify(None)) == Refusal(Reason.TOKEN_MISSING)
-    assert asyncio.run(world.verifier.verify(b"x")) == Refusal(Reason.TOKEN_INVALID)
+    assert asyncio.run(world.verifier.verify(None)) == Refusal(Reason.TOKEN_MISSING, because="missing")
+    assert asyncio.run(world.verifier.verify(b"x")) == Refusal(
+        Reason.TOKEN_INVALID, because="malformed"
+    )
     assert asyncio.run(world.verifier.verify(world.token())) == world.see(world.token())
     assert world.verifier.faults == {Fault.MISSING: 1, Fault.MALFORMED: 1}
 

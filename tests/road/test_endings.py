@@ -102,6 +102,17 @@ async def test_a_fresh_answer_is_never_older_than_its_ttl_and_nobody_waits() -> 
     await world.settle()
 
 
+@virtual
+async def test_json_and_xml_at_once_are_two() -> None:
+    world = Simulation()
+    chat = world.chat()
+    types = ["application/json", "application/xml"] * 20
+    replies = await asyncio.gather(*(world.info(chat, accept=accept) for accept in types))
+    assert [header(reply, "content-type") for reply in replies] == types
+    assert world.asked() == 2
+    await world.settle()
+
+
 # -- a write while in flight ---------------------------------------------------------------------------
 
 

@@ -19,9 +19,17 @@ KEY_FIELD = f"authorization: LivePerson appKey={APP_KEY}".encode()
 NOISE = {
     "a cookie": {"cookie": "session=abc; other=1"},
     "forwarding": {"x-forwarded-for": "10.0.0.1", "x-forwarded-host": "evil.example", "forwarded": "for=x"},
-    "caching": {"cache-control": "no-cache", "pragma": "no-cache", "if-modified-since": "x", "range": "bytes=0-1"},
+    "caching": {
+        "cache-control": "no-cache",
+        "pragma": "no-cache",
+        "if-modified-since": "x",
+        "range": "bytes=0-1",
+    },
     "agents": {"user-agent": "curl/8", "accept-language": "de", "accept-encoding": "gzip, br", "dnt": "1"},
-    "tracing": {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "x-request-id": "me"},
+    "tracing": {
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "x-request-id": "me",
+    },
     "hops": {"te": "trailers", "proxy-authorization": "Basic eDp5", "keep-alive": "timeout=5"},
     "the vendor's": {"lp-url": "https://x.example", "x-requested-with": "XMLHttpRequest", "appkey": "mine"},
     "a method": {"x-http-method": "DELETE", "x-method-override": "DELETE"},
@@ -108,12 +116,24 @@ async def test_put_and_the_override_are_the_same_bytes(here: World) -> None:
     said = {"visitorName": "Zoe"}
     assert (await here.write("PUT", target, said)).status == 201
     assert (await here.write("POST", target, said, x_http_method_override="PUT")).status == 201
-    assert (await here.write("PUT", with_json(target), said, content_type="application/json; charset=utf-8")).status == 201
-    chunked = message("PUT", target, {**here.bearer(), "content-type": "application/json", "transfer-encoding": "chunked"})
+    assert (
+        await here.write("PUT", with_json(target), said, content_type="application/json; charset=utf-8")
+    ).status == 201
+    chunked = message(
+        "PUT", target, {**here.bearer(), "content-type": "application/json", "transfer-encoding": "chunked"}
+    )
     chunked = chunked.replace(b"content-length: 0\r\n", b"")
     body = json.dumps(said).encode()
     async with here.wire() as wire:
-        await wire.send(chunked + b"5\r\n" + body[:5] + b"\r\n" + b"%x\r\n" % (len(body) - 5) + body[5:] + b"\r\n0\r\n\r\n")
+        await wire.send(
+            chunked
+            + b"5\r\n"
+            + body[:5]
+            + b"\r\n"
+            + b"%x\r\n" % (len(body) - 5)
+            + body[5:]
+            + b"\r\n0\r\n\r\n"
+        )
         assert (await wire.response()).status == 201
     sent = heads(here)
     assert len(sent) == 4

@@ -71,10 +71,17 @@ async def test_how_an_answer_came_is_told(here: World) -> None:
     chat = here.chat()
     info, typing = chat_path(chat, "/info"), chat_path(chat, "/info/agentTyping")
     told = [(await here.get(target)).header("cache-status") for target in (info, info, typing)]
-    told.append((await here.write("PUT", chat_path(chat, "/info/visitorName"), {"visitorName": "Z"})).header("cache-status"))
+    told.append(
+        (await here.write("PUT", chat_path(chat, "/info/visitorName"), {"visitorName": "Z"})).header(
+            "cache-status"
+        )
+    )
     assert told[0] == "chat-gateway; fwd=miss; fwd-status=200; stored"
     assert (told[1] or "").startswith("chat-gateway; hit; ttl=")
-    assert told[2:] == ["chat-gateway; fwd=bypass; fwd-status=200", "chat-gateway; fwd=method; fwd-status=201"]
+    assert told[2:] == [
+        "chat-gateway; fwd=bypass; fwd-status=200",
+        "chat-gateway; fwd=method; fwd-status=201",
+    ]
     assert (await here.get(info)).header("age") == "0"
     assert (await here.get(info)).header("cache-control") == "private, no-cache"
 

@@ -1,0 +1,101 @@
+"""Where one request ends and the next begins: nothing a client sends is read as two, or as another's."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.emulator import EmulatorConfig
+from tests.support import APP_KEY, account_path, chat_path, message, until, world
+
+pytestmark = pytest.mark.anyio
+
+INNER = b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket", "anything"])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_the_body_of_an_upgrade_is_no_request(tmp_path: Path, upgrade: str, at_once: bool) -> None:
+    async with world(tmp_path) as it, it.wire() as wire:
+        fields = {"connection": "upgrade", "upgrade": upgrade, **it.bearer()}
+        head, body = message("PUT", chat_path(it.chat(), "/info/visitorName"), fields, INNER), b""
+        if not at_once:
+            head, body = head[: -len(INNER)], INNER
+        await wire.send(head)
+        response = await wire.response()
+        assert (response.status, response.problem) == (400, "malformed-request")
+        await wire.send(body)
+        assert await wire.until_closed() == b""
+        assert it.upstream_requests() == 0
+
+
+async def test_trailers_are_no_header_fields(tmp_path: Path) -> None:
+    async with world(tmp_path) as it, it.wire() as wire:
+        body = b'{"visitorName": "Zoe"}'
+        chunked = b"%x\r\n%s\r\n0\r\nx-http-method-override: PUT\r\nauthorization: x\r\n\r\n" % (
+            len(body),
+            body,
+        )
+        fields = {"transfer-encoding": "chunked", "content-type": "application/json", **it.bearer()}
+        head = message("POST", chat_path(it.chat(), "/info/visitorName"), fields)
+        await wire.send(head.replace(b"content-length: 0\r\n", b"") + chunked)
+        assert (await wire.response()).status == 405
+        assert it.upstream_requests() == 0
+
+
+async def test_what_was_asked_before_garbage_is_answered_first(tmp_path: Path) -> None:
+    config = EmulatorConfig(app_key=APP_KEY, latency_s=0.05)
+    async with world(tmp_path, emulator=config) as it, it.wire() as wire:
+        body = b'{"visitorName": "Zoe"}'
+        fields = {"content-type": "application/json", **it.bearer()}
+        write = message("PUT", chat_path(it.chat(), "/info/visitorName"), fields, body)
+        await wire.send(write + b"\x00garbage\r\n\r\n" + INNER)
+        assert (await wire.response()).status == 201
+        assert await wire.until_closed() == b""
+        assert it.upstream_requests() == 1
+
+
+async def test_garbage_behind_two_requests_takes_neither_answer(tmp_path: Path) -> None:
+    config = EmulatorConfig(app_key=APP_KEY, latency_s=0.05)
+    async with world(tmp_path, emulator=config) as it, it.wire() as wire:
+        read = message("GET", account_path(), it.bearer())
+        await wire.send(read + read + b"\x00garbage\r\n\r\n")
+        assert [(await wire.response()).status for _ in range(2)] == [200, 200]
+        assert await wire.until_closed() == b""
+
+
+async def test_a_body_that_breaks_off_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    async with world(tmp_path) as it, it.wire() as wire:
+        fields = {"transfer-encoding": "chunked", "content-type": "application/json", **it.bearer()}
+        head = message("PUT", chat_path(it.chat(), "/info/visitorName"), fields)
+        await wire.send(head.replace(b"content-length: 0\r\n", b"") + b"5\r\n{}   \r\nnot a size\r\n")
+        response = await wire.response()
+        assert (response.status, response.problem) == (400, "malformed-request")
+        assert await wire.until_closed() == b""
+        assert it.upstream_requests() == 0
+
+
+async def test_half_a_request_behind_another_does_not_cost_its_answer(tmp_path: Path) -> None:
+    config = EmulatorConfig(app_key=APP_KEY, latency_s=0.05)
+    async with world(tmp_path, emulator=config) as it, it.wire() as wire:
+        fields = {"transfer-encoding": "chunked", "content-type": "application/json", **it.bearer()}
+        half = message("PUT", chat_path(it.chat(), "/info/visitorName"), fields)
+        broken = half.replace(b"content-length: 0\r\n", b"") + b"nonsense\r\n"
+        await wire.send(message("GET", account_path(), it.bearer()) + broken)
+        assert (await wire.response()).status == 200
+        assert await wire.until_closed() == b""
+        assert it.upstream_requests() == 1
+
+
+async def test_a_body_that_never_comes_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    async with asyncio.timeout(8):
+        async with world(tmp_path, drain_s=0) as it:
+            async with it.wire() as wire:
+                fields = {"content-type": "application/json", **it.bearer()}
+                whole = message("PUT", chat_path(it.chat(), "/info/visitorName"), fields, b"{}")
+                await wire.send(whole[:-1])
+                await it.get(account_path())  # by now the gateway waits for the rest
+                it.gateway.ready = False
+                await until(lambda: True)

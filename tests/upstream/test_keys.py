@@ -1,0 +1,123 @@
+"""AppKeys: read again when they change, the next one tried when one is refused, blanked when repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.core.messages import Answer
+from gateway.emulator import EmulatorConfig, Fault
+from gateway.upstream.keys import AppKey, AppKeys
+from tests.support import APP_KEY, account_path, chat_path, world
+
+pytestmark = pytest.mark.anyio
+
+OTHER = "b7e151628aed2a6abf7158809cf4f3c7"
+
+
+def two(folder: Path) -> AppKeys:
+    (folder / "one").write_text("key-one\n")
+    (folder / "two").write_text("key-two\n")
+    return AppKeys((folder / "one", folder / "two"))
+
+
+def test_the_key_that_worked_last_comes_first(tmp_path: Path) -> None:
+    keys = two(tmp_path)
+    assert keys.in_order() == (AppKey("key-one"), AppKey("key-two"))
+    keys.prefer(AppKey("key-two"))
+    assert keys.in_order() == (AppKey("key-two"), AppKey("key-one"))
+    assert keys.refresh() is False
+    assert keys.in_order()[0] == AppKey("key-two")
+    keys.prefer(AppKey("a stranger"))
+    assert keys.in_order() == (AppKey("key-two"), AppKey("key-one"))
+
+
+def test_a_changed_file_takes_effect_and_an_unfit_one_does_not(tmp_path: Path) -> None:
+    keys = two(tmp_path)
+    (tmp_path / "one").write_text("key-three")
+    assert keys.refresh() is True
+    assert keys.in_order() == (AppKey("key-three"), AppKey("key-two"))
+    for unfit in ("", "two words", "x" * 257, "ü"):
+        (tmp_path / "one").write_text(unfit)
+        fault = keys.refresh()
+        # Told once, and without what is in the file.
+        assert isinstance(fault, ValueError)
+        assert str(tmp_path / "one") in str(fault)
+        assert unfit == "" or unfit not in str(fault)
+        assert keys.refresh() is False
+        (tmp_path / "one").write_text("key-three")
+        assert keys.refresh() is False
+    (tmp_path / "one").unlink()
+    assert isinstance(keys.refresh(), ValueError)
+    assert keys.in_order()[0] == AppKey("key-three")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b'{"message": "app_key=%b"}', ()),
+        (b"%b", ()),
+        (b"", ((b"location", b"https://x.example/?a=1;k=%b#%b"),)),
+    ],
+)
+@pytest.mark.parametrize("spelling", [b"c4nary/5a+d1", b"c4nary%2F5a%2Bd1"])
+def test_a_key_that_the_upstream_repeats_is_blanked(
+    body: bytes, headers: tuple[tuple[bytes, bytes], ...], spelling: bytes
+) -> None:
+    said = Answer(
+        200,
+        tuple((name, value.replace(b"%b", spelling)) for name, value in headers),
+        body.replace(b"%b", spelling),
+    )
+    blanked = AppKey("c4nary/5a+d1").blanked(said)
+    assert blanked.status == 200
+    assert b"c4nary" not in blanked.body + b"".join(value for _, value in blanked.headers)
+    assert len(blanked.body) == len(said.body)
+
+
+async def test_a_rotated_key_is_used_without_a_restart(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        it.emulator.app_keys = (OTHER,)
+        assert (await it.get(account_path())).problem == "key-refused"
+        (it.stage.config.parent / "app-key").write_text(OTHER)
+        await it.gateway.read_keys_again()
+        assert (await it.get(account_path())).status == 200
+        assert '"event": "appKey changed"' in it.log.getvalue()
+
+
+async def test_a_read_tries_the_other_key_once_and_it_is_remembered(tmp_path: Path) -> None:
+    (tmp_path / "next-key").write_text(OTHER)
+    environ = {"ACCOUNTS__123__NEXT_APP_KEY_FILE": "next-key"}
+    config = EmulatorConfig(app_key=APP_KEY, record=10)
+    async with world(tmp_path, emulator=config, environ=environ) as it:
+        chat = it.chat()
+        path = chat_path(chat, "/info/visitorName")
+        it.emulator.app_keys = (OTHER,)
+        # A write is never repeated.
+        assert (await it.write("PUT", path, {"visitorName": "Zoe"})).problem == "key-refused"
+        assert it.upstream_requests() == 1
+        assert (await it.get(account_path())).status == 200
+        assert it.upstream_requests() == 3
+        assert (await it.write("PUT", path, {"visitorName": "Zoe"})).status == 201
+        assert (await it.get(account_path())).status == 200
+        assert it.upstream_requests() == 5
+
+
+async def test_two_refused_keys_are_two_requests_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "next-key").write_text(OTHER)
+    async with world(tmp_path, environ={"ACCOUNTS__123__NEXT_APP_KEY_FILE": "next-key"}) as it:
+        it.emulator.app_keys = ("neither",)
+        assert (await it.get(chat_path(it.chat(), "/info"))).problem == "key-refused"
+        assert it.upstream_requests() == 2
+
+
+async def test_what_a_start_is_refused_for_says_nothing_of_the_key(tmp_path: Path) -> None:
+    (tmp_path / "next-key").write_text(OTHER)
+    async with world(tmp_path, environ={"ACCOUNTS__123__NEXT_APP_KEY_FILE": "next-key"}) as it:
+        it.emulator.fail(Fault(status=401, code=10))
+        refused = await it.write("POST", account_path("/chat/request"), {"request": {}})
+        assert refused.status == 401
+        assert it.upstream_requests() == 1
+        assert (await it.get(account_path())).status == 200
+        assert it.upstream_requests() == 2
