@@ -25,7 +25,12 @@ lock: $(READY)
 	$(LOCK) --output-file requirements.txt pyproject.toml
 	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 
+# Asked first, or pip would refuse in words of its own. Even Python 2 must be able to read it.
+IS_NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or sys.exit( \
+	"expected Python 3.11 or newer, got $(PYTHON) %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])
+
 $(READY): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c '$(IS_NEW_ENOUGH)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .

@@ -79,7 +79,7 @@ def serve(config: ConfigOption) -> None:
 
 
 async def _serve(configuration: Configuration) -> None:
-    from gateway.app import Gateway, running
+    from gateway.app import Gateway, collect_seldom, running
     from gateway.config.settings import Address
     from gateway.edge.server import until_signalled
     from gateway.observe.logs import logger
@@ -87,7 +87,9 @@ async def _serve(configuration: Configuration) -> None:
     log = logger(configuration.settings.log_level)
     for warning in configuration.warnings:
         log.warning("configuration", warning=warning)
-    async with running(Gateway(configuration, log=log)) as addresses:
+    wired = Gateway(configuration, log=log)
+    collect_seldom()
+    async with running(wired) as addresses:
         log.info(
             "listening", public=str(Address(*addresses.public)), private=str(Address(*addresses.private))
         )

@@ -29,14 +29,14 @@ class Spread:
         """One more."""
         self._steps[math.ceil(seconds * 10_000)] += 1
 
-    def percentile_ms(self, percent: float) -> float:
-        """By nearest rank, in milliseconds, rounded up; 0 where nothing was added."""
+    def percentile_ms(self, percent: float) -> float | None:
+        """By nearest rank, in milliseconds, rounded up; None where nothing was added."""
         rank = math.ceil(self._steps.total() * percent / 100)
         for step in sorted(self._steps):
             rank -= self._steps[step]
             if rank <= 0:
                 return step / 10
-        return 0.0
+        return None
 
 
 class Tally:
@@ -55,15 +55,15 @@ class Figures:
     """The summary. The names are those of the JSON object; the first seven are fixed.
 
     Latency is that of polls. Age is how long before its arrival the upstream was asked for what an answer
-    says. Both leave the first second out.
+    says. Both leave the first second out, and are None while nothing was measured.
     """
 
     client_requests: int
     upstream_info_requests: int
     chats: int
     seconds: float
-    latency_p99_ms: float
-    age_p99_ms: float
+    latency_p99_ms: float | None
+    age_p99_ms: float | None
     errors: int
     clients: int
     hits: int
@@ -74,8 +74,8 @@ class Figures:
     upstream_requests: int
     upstream_info_requests_per_chat_and_second: float
     share_saved: float
-    latency_p50_ms: float
-    age_p50_ms: float
+    latency_p50_ms: float | None
+    age_p50_ms: float | None
     responses: int
     response_bytes: int
     app_key_seen: int

@@ -12,6 +12,8 @@ from rich.table import Table
 from gateway.demo.figures import Figures
 
 Show = Callable[[Figures], None]
+#: What stands for a number while there is none: a dash.
+NOTHING = "\u2013"
 
 
 def say(console: Console, text: str = "") -> None:
@@ -51,8 +53,17 @@ def line(figures: Figures) -> str:
         f"{figures.seconds:5.1f} s  {figures.client_requests} requests: {figures.hits} hits, "
         f"{figures.collapsed} collapsed, {figures.misses} misses, {figures.stale} stale, "
         f"{figures.writes} writes; upstream {figures.upstream_requests}; "
-        f"p99 {figures.latency_p99_ms:.1f} ms, age {figures.age_p99_ms:.0f} ms; {figures.errors} errors"
+        f"p99 {_number(figures.latency_p99_ms, 1)} ms, age {_number(figures.age_p99_ms, 0)} ms; "
+        f"{figures.errors} errors"
     )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def _pair(low: float | None, high: float | None, digits: int) -> str:
+    return f"{_number(low, digits)} / {_number(high, digits)} ms"
 
 
 def table(figures: Figures) -> Table:
@@ -77,14 +88,15 @@ def _rows(figures: Figures) -> tuple[tuple[str, str], ...]:
         ("  for info", f"{figures.upstream_info_requests:,}"),
         ("  for info, per chat and second", f"{figures.upstream_info_requests_per_chat_and_second:.2f}"),
         ("share saved", f"{figures.share_saved:.1%}"),
-        ("latency p50 / p99", f"{figures.latency_p50_ms:.1f} / {figures.latency_p99_ms:.1f} ms"),
-        ("age p50 / p99", f"{figures.age_p50_ms:.0f} / {figures.age_p99_ms:.0f} ms"),
+        ("latency p50 / p99", _pair(figures.latency_p50_ms, figures.latency_p99_ms, 1)),
+        ("age p50 / p99", _pair(figures.age_p50_ms, figures.age_p99_ms, 0)),
         ("errors", f"{figures.errors:,}"),
     )
 
 
 def explanation(figures: Figures) -> str:
     """What the figures mean."""
+    latency, age = _number(figures.latency_p99_ms, 1), _number(figures.age_p99_ms, 0)
     errors = ", ".join(f"{count} x {kind}" for kind, count in figures.error_kinds.items()) or "none"
     return f"""\
 In {figures.seconds:.1f} s, {figures.clients} clients made {figures.client_requests:,} requests about \
@@ -92,8 +104,8 @@ In {figures.seconds:.1f} s, {figures.clients} clients made {figures.client_reque
 {figures.upstream_info_requests_per_chat_and_second:.2f} a chat and second: whoever finds an answer that is \
 about to grow old gets it and starts the one fetch that all others share, and after a write the next reader \
 does. {figures.share_saved:.1%} of the polls never went there.
-99 of 100 polls were answered within {figures.latency_p99_ms:.1f} ms, with what the upstream had been asked \
-for at most {figures.age_p99_ms:.0f} ms before (the first second is left out of both).
+99 of 100 polls were answered within {latency} ms, with what the upstream had been asked \
+for at most {age} ms before (the first second is left out of both).
 The appKey was seen {figures.app_key_seen} times in {figures.responses:,} answers \
 ({figures.response_bytes:,} bytes; plain, hex, base64, URL-encoded) and {figures.app_key_seen_in_logs} times \
 in the gateway's log. Of {figures.links:,} links in them, {figures.links - figures.foreign_links:,} named \

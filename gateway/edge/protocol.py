@@ -25,11 +25,6 @@ class Protocol(HttpToolsProtocol):
     refuse: Refuse
     _broken = False
 
-    def data_received(self, data: bytes) -> None:
-        """Nothing after a broken request is read: nobody can say where the next one begins."""
-        if not self._broken:
-            super().data_received(data)
-
     def on_headers_complete(self) -> None:
         """The head ends here; a trailer that follows the body is put where nobody looks."""
         if self.parser.should_upgrade():
@@ -38,7 +33,10 @@ class Protocol(HttpToolsProtocol):
         self.headers = []
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP request. `msg` is the parser's, and stays here."""
+        """Refuse what is no HTTP request. `msg` is the parser's, and stays here.
+
+        The parser takes nothing more: nobody can say where the next request would begin.
+        """
         del msg
         self._broken = True
         if self._forsake_half_a_request() is None:
@@ -55,11 +53,7 @@ class Protocol(HttpToolsProtocol):
         if not cycle.more_body:
             return cycle
         cycle.disconnected = cycle.response_complete = True
-        if self.pipeline:
-            self.pipeline.popleft()
-            return cycle
-        cycle.message_event.set()
-        return None
+        return cycle if self.pipeline else None
 
     def on_response_complete(self) -> None:
         """As ever; but after a broken request the last whole one's answer is the last."""

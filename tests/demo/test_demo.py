@@ -110,7 +110,7 @@ def test_the_lines_to_paste_work_until_ctrl_c(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_while_clients_poll_it_leaves_nothing(tmp_path: Path, number: int) -> None:
     with demo(tmp_path, *SMALL, "--seconds", "60") as process:
         lines = lines_until(process, " requests: ")

@@ -8,7 +8,7 @@ import io
 from rich.console import Console
 
 from gateway.demo.figures import Figures
-from gateway.demo.screen import curl_lines, explanation, say, showing
+from gateway.demo.screen import NOTHING, curl_lines, explanation, say, showing
 
 FIGURES = Figures(
     client_requests=3010,
@@ -59,6 +59,17 @@ def test_elsewhere_there_is_a_line() -> None:
     text = shown(FIGURES, terminal=False)
     assert text.count("\n") == 1
     assert "3010 requests: 2501 hits, 77 collapsed, 51 misses, 3 stale, 11 writes; upstream 421" in text
+
+
+def test_what_was_not_measured_is_no_number() -> None:
+    nothing = dataclasses.replace(
+        FIGURES, latency_p50_ms=None, latency_p99_ms=None, age_p50_ms=None, age_p99_ms=None
+    )
+    table = shown(nothing, terminal=True)
+    assert f"{NOTHING} / {NOTHING} ms" in table
+    assert "0.0" not in table.replace("10.0 s", "")
+    assert f"p99 {NOTHING} ms, age {NOTHING} ms; 0 errors" in shown(nothing, terminal=False)
+    assert f"answered within {NOTHING} ms" in explanation(nothing)
 
 
 def test_the_summary_explains_the_figures() -> None:

@@ -51,7 +51,9 @@ async def test_what_was_asked_before_garbage_is_answered_first(tmp_path: Path) -
         body = b'{"visitorName": "Zoe"}'
         fields = {"content-type": "application/json", **it.bearer()}
         write = message("PUT", chat_path(it.chat(), "/info/visitorName"), fields, body)
-        await wire.send(write + b"\x00garbage\r\n\r\n" + INNER)
+        await wire.send(write + b"\x00garbage\r\n\r\n")
+        await until(lambda: it.upstream_requests() == 1)
+        await wire.send(INNER)
         assert (await wire.response()).status == 201
         assert await wire.until_closed() == b""
         assert it.upstream_requests() == 1

@@ -102,6 +102,19 @@ async def test_a_fresh_answer_is_never_older_than_its_ttl_and_nobody_waits() -> 
     await world.settle()
 
 
+@pytest.mark.parametrize(("asked_at", "how"), [(2.99, "hit"), (3.01, "miss")])
+@virtual
+async def test_an_age_counts_from_when_the_upstream_was_asked(asked_at: float, how: str) -> None:
+    world = Simulation(latency_s=lambda: 1.0, policies=caching({"info": cache_rule(3.0, stale_s=0.0)}))
+    chat = world.chat()
+    assert header(await world.info(chat), "age") == "1"
+    await at(asked_at)
+    reply = await world.info(chat)
+    assert outcome(reply) == how
+    assert header(reply, "age") == ("2" if how == "hit" else "1")
+    await world.settle()
+
+
 @virtual
 async def test_json_and_xml_at_once_are_two() -> None:
     world = Simulation()
