@@ -153,7 +153,7 @@ class Gateway:
         self.admin = admin(lambda: self.ready, self.metrics.exposition)
 
     async def read_keys_again(self) -> None:
-        """Look at the files of keys: what changed takes effect; what is unfit is logged, and the old stays."""
+        """Look at the files of keys: what changed takes effect, what is unfit is logged and refused."""
         for issuer, key_file in self._configuration.key_files.items():
             outcome = await asyncio.to_thread(key_file.refresh)
             if isinstance(outcome, KeySetError):

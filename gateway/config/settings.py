@@ -266,8 +266,9 @@ class Discovery(Model):
 class Upstream(Model):
     """How long and how much the gateway asks of the upstream."""
 
-    deadline_ms: Annotated[int, whole(100, 30_000)] = 5_000
-    stale_after_ms: Annotated[int, whole(1, 30_000), AfterValidator(_stale_in_time), ALWAYS] = 250
+    # Waiters may join a fetch until it lands, and their chat must not die of that: see core/freshness.py.
+    deadline_ms: Annotated[int, whole(100, 8_000)] = 5_000
+    stale_after_ms: Annotated[int, whole(1, 8_000), AfterValidator(_stale_in_time), ALWAYS] = 250
     max_connections: Annotated[int, whole(1, 10_000)] = 100
     max_answer_bytes: Annotated[int, whole(65_536, 67_108_864)] = 8_388_608
     max_pause_ms: Annotated[int, whole(1_000, 5_000)] = 5_000

@@ -2,8 +2,8 @@
 
 The vendor answers 401 with code 10 both for a bad key and for a caller's mistake (Invalid User, Bad captcha:
 seen where a chat is started, and nowhere else), and 400 with code 5 both for a bad Authorization and for a
-bad body. So the status alone does not tell; what does is what was asked. A read is built by the gateway alone:
-"bad request" can only mean its key. Codes as observed in public bug reports and client code:
+bad body. So the status alone does not tell; what does is what was asked. A read is built by the gateway
+alone: "bad request" can only mean its key. Codes as observed in public bug reports and client code:
 5 bad request, 10 not authorised, 12 not found, 20 account loading, 28 no such resource.
 """
 

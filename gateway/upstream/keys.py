@@ -51,7 +51,7 @@ class AppKeys:
         return self._keys
 
     def prefer(self, key: AppKey) -> None:
-        """This one worked where the other was refused."""
+        """Put the key first that worked where the other was refused."""
         if key in self._keys:
             self._keys = (key, *(other for other in self._keys if other != key))
 

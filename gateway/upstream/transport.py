@@ -18,8 +18,8 @@ from gateway.core.documents import read_error
 from gateway.core.errors import Reason
 from gateway.core.faults import Asked, Verdict, judge
 from gateway.core.freshness import Failed
-from gateway.core.links import LinkMap
 from gateway.core.headers import media_type
+from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Representation, UpstreamRequest
 from gateway.upstream.accounts import Accounts, Get
 from gateway.upstream.keys import AppKey
@@ -114,7 +114,7 @@ class HttpUpstream:
             return Failed(Reason.UPSTREAM_TIMEOUT)
 
     async def _with_keys(self, request: UpstreamRequest, origin: str, *, is_read: bool) -> Answer | Failed:
-        """A read whose key is refused tries the account's other key, once; the one that works is remembered."""
+        """A read whose key is refused tries the other key, once; the one that works is remembered."""
         keys = self._accounts.keys(request.account)
         key, *others = keys.in_order()
         answer = await self._send(request, origin, key, is_read=is_read)

@@ -92,12 +92,12 @@ def test_a_file_may_be_empty_if_variables_say_all(tmp_path: Path) -> None:
         (
             "UPSTREAM__DEADLINE_MS",
             "1",
-            "upstream.deadline_ms: expected a whole number from 100 to 30000, got 1",
+            "upstream.deadline_ms: expected a whole number from 100 to 8000, got 1",
         ),
         (
             "UPSTREAM",
             '{"deadline_ms": 1}',
-            "upstream.deadline_ms: expected a whole number from 100 to 30000, got 1",
+            "upstream.deadline_ms: expected a whole number from 100 to 8000, got 1",
         ),
         ("CACHE__MAX__BYTES", "1", None),
         (

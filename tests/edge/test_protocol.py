@@ -93,11 +93,10 @@ async def test_half_a_request_behind_another_does_not_cost_its_answer(tmp_path: 
 
 async def test_a_body_that_never_comes_does_not_hold_up_the_end(tmp_path: Path) -> None:
     async with asyncio.timeout(8):
-        async with world(tmp_path, drain_s=0) as it:
-            async with it.wire() as wire:
-                fields = {"content-type": "application/json", **it.bearer()}
-                whole = message("PUT", chat_path(it.chat(), "/info/visitorName"), fields, b"{}")
-                await wire.send(whole[:-1])
-                await it.get(account_path())  # by now the gateway waits for the rest
-                it.gateway.ready = False
-                await until(lambda: True)
+        async with world(tmp_path, drain_s=0) as it, it.wire() as wire:
+            fields = {"content-type": "application/json", **it.bearer()}
+            whole = message("PUT", chat_path(it.chat(), "/info/visitorName"), fields, b"{}")
+            await wire.send(whole[:-1])
+            await it.get(account_path())  # by now the gateway waits for the rest
+            it.gateway.ready = False
+            await until(lambda: True)

@@ -498,9 +498,7 @@ def test_refusals_have_reasons(
 
 def test_the_port(world: World) -> None:
     assert asyncio.run(world.verifier.verify(None)) == Refusal(Reason.TOKEN_MISSING, because="missing")
-    assert asyncio.run(world.verifier.verify(b"x")) == Refusal(
-        Reason.TOKEN_INVALID, because="malformed"
-    )
+    assert asyncio.run(world.verifier.verify(b"x")) == Refusal(Reason.TOKEN_INVALID, because="malformed")
     assert asyncio.run(world.verifier.verify(world.token())) == world.see(world.token())
     assert world.verifier.faults == {Fault.MISSING: 1, Fault.MALFORMED: 1}
 

@@ -35,9 +35,9 @@ async def test_a_write_whose_key_went_while_its_body_came_is_not_sent(tmp_path: 
 
 
 async def test_a_reader_whose_key_went_while_it_waited_gets_no_answer(tmp_path: Path) -> None:
-    async with world(tmp_path, emulator=EmulatorConfig(app_key=APP_KEY, latency_s=0.2)) as it:
-        async with it.wire() as wire:
-            await wire.send(message("GET", chat_path(it.chat(), "/info"), it.bearer()))
-            await until(lambda: it.upstream_requests() == 1)
-            await withdraw_the_key(it)
-            assert (await wire.response()).problem == "token-invalid"
+    config = EmulatorConfig(app_key=APP_KEY, latency_s=0.2)
+    async with world(tmp_path, emulator=config) as it, it.wire() as wire:
+        await wire.send(message("GET", chat_path(it.chat(), "/info"), it.bearer()))
+        await until(lambda: it.upstream_requests() == 1)
+        await withdraw_the_key(it)
+        assert (await wire.response()).problem == "token-invalid"
