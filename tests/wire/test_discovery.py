@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from gateway.app import Misconfigured, configure
 from gateway.demo.stage import ACCOUNT, set_stage
 from gateway.emulator import Emulator, EmulatorConfig, EmulatorServer, Fault, Hang, serve
+from gateway.upstream.accounts import Account, Accounts, Discovery
+from gateway.upstream.keys import AppKeys
 from tests.support import APP_KEY, PUBLIC_URL, World, account_path, chat_path, links_of, world
 
 pytestmark = pytest.mark.anyio
@@ -197,3 +201,47 @@ async def test_a_chat_lives_on_through_a_move(tmp_path: Path) -> None:
             assert (await it.get(chat_path(chat, "/info/agentTyping"))).status == 200
         finally:
             await moved.close()
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[int]:
+    """A port that takes no connection and refuses none: its queue is full and nobody empties it."""
+    with socket.socket() as hole, contextlib.ExitStack() as waiting:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        for _ in range(3):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(hole.getsockname())
+        yield hole.getsockname()[1]
+
+
+async def test_an_account_whose_old_host_swallows_connections_is_looked_up_again(tmp_path: Path) -> None:
+    async with discovered(tmp_path) as (it, service):
+        with black_hole() as port:
+            says(service, f"127.0.0.1:{port}")
+            assert (await it.get(account_path())).problem == "upstream-timeout"
+            named(service, it.server)
+            assert (await it.get(account_path())).status == 200
+            assert lookups(service) == 2
+
+
+@pytest.mark.parametrize(
+    ("service", "host", "origin"),
+    [
+        ("http://127.0.0.1:9100", "127.0.0.1:9101", "http://127.0.0.1:9101"),
+        ("http://127.0.0.1:9100", "va.example.net", "https://va.example.net"),
+        ("http://127.0.0.1:9100", "127.0.0.1.example.net", "https://127.0.0.1.example.net"),
+        ("https://api.example.net", "127.0.0.1:9101", "https://127.0.0.1:9101"),
+    ],
+)
+async def test_plain_http_stays_on_the_machine(tmp_path: Path, service: str, host: str, origin: str) -> None:
+    async def get(_url: str) -> bytes:
+        return json.dumps({"baseURI": host}).encode()
+
+    (tmp_path / "key").write_text(APP_KEY)
+    account = Account(ACCOUNT, AppKeys((tmp_path / "key",)), None)
+    allowed = Discovery(service, ("127.0.0.1", "*.example.net"))
+    accounts = Accounts({ACCOUNT: account}, allowed, PUBLIC_URL, (), get)
+    assert await accounts.origin(ACCOUNT) == origin
