@@ -1,11 +1,11 @@
 """The road: one request, from socket to socket, in the order of time.
 
     answer → travel → authorise   1 verify, 2 locate, 3 admit, 4 limit
-                    → write → ask       (writes: 8 to 10, then the generation rises)
                     → deliver     5 look, 6 plan
                       → wait      7 fly
                         → fetch → ask   8 dress, 9 send, 10 undress
                                 → keep  11 keep
+                    → write → once → ask    a write goes past the cache, and raises the generation
            → reply                12 view (core/replies.py)
 
 Steps 1 to 4 come before 5: the cache is shared between clients, permission is not.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, assert_never
 
 from gateway.core.access import Claims, Grant, admit
-from gateway.core.answers import Undressed, undress
+from gateway.core.answers import NOTHING_KNOWN, Undressed, undress
 from gateway.core.documents import Broken, well_formed
 from gateway.core.errors import Reason, Refusal
 from gateway.core.faults import Verdict
@@ -239,7 +239,7 @@ class Exchange:
         landed = await landing(flight, patience_s)
         if landed is None:
             if fallback is not None and self._usable(target, fallback):
-                return Delivered(fallback, How.STALE, Reason.UPSTREAM_TIMEOUT)
+                return Delivered(fallback, How.STALE)
             landed = await landing(flight)
         if isinstance(landed, Entry):
             return Delivered(landed, How.MISS if opened else How.COLLAPSED)
@@ -273,6 +273,52 @@ class Exchange:
             return self._protection.failed(target.account, target.key, heard)
         self._protection.succeeded(target.key)
         return self._keep(target, generation, sent_at, heard)
+
+    # -- 8 to 11: ask, and keep what was heard --------------------------------------------------------
+
+    async def _ask(self, target: Target, request: UpstreamRequest) -> Undressed | Failed:
+        sent_at = self._clock.now()
+        answer = await self._upstream.send(request, is_read=target.is_read)
+        if isinstance(answer, Answer):
+            round_trip_s = self._clock.now() - sent_at
+            previous_s = self._round_trips_s.get(target.account)
+            self._round_trips_s[target.account] = smoothed(previous_s, round_trip_s)
+        heard = answer if isinstance(answer, Failed) else undress(target, answer, self._upstream.links)
+        self._observer.asked(target, heard)
+        if isinstance(heard, Undressed) and target.chat is not None:
+            self._learn(target.chat, heard, sent_at)
+        return heard
+
+    def _learn(self, chat: Chat, heard: Undressed, sent_at: float) -> None:
+        """What an answer tells of the chat's life."""
+        known = self._store.contact(chat) or Contact(sent_at)
+        if heard.verdict is Verdict.GOOD:
+            # Of two answers the one that was asked for later knows better, whichever came first.
+            facts = heard.facts if sent_at >= known.at else NOTHING_KNOWN
+            timeout_s = known.timeout_s if facts.chat_timeout_s is None else facts.chat_timeout_s
+            state = facts.state or (None if known.state == GONE else known.state)
+            self._store.touch(chat, Contact(max(known.at, sent_at), timeout_s, state))
+        elif heard.verdict is Verdict.GONE:
+            self._store.touch(chat, Contact(known.at, known.timeout_s, GONE))
+
+    def _keep(self, target: Target, generation: int, sent_at: float, heard: Undressed) -> Entry:
+        rule = target.resource.cache
+        if heard.verdict is Verdict.GONE:
+            entry = keep_gone(heard.answer, generation, sent_at)
+        elif heard.verdict is Verdict.GOOD and rule is not None:
+            facts = heard.facts
+            known = self._contact(target) or Contact(sent_at)
+            contact = Contact(sent_at, known.timeout_s, facts.state or known.state)
+            entry = keep_for(
+                heard.answer, rule, generation, contact, self._round_trips_s.get(target.account, 0.0)
+            )
+        else:
+            entry = keep_nothing(heard.answer, generation, sent_at)
+        if entry.fresh_until > entry.sent_at and self._generation(target) == generation:
+            self._store.put(target.key, entry)
+        return entry
+
+    # -- writes, and reads that are nobody else's --------------------------------------------------------
 
     async def _forward(self, target: Target) -> Delivered | Failed:
         """A read that is not coalesced: a flight of its own, which no one can join."""
@@ -311,48 +357,7 @@ class Exchange:
             return self._protection.failed(target.account, None, heard)
         return keep_nothing(heard.answer, 0, sent_at)
 
-    # -- 8 to 11: ask, and keep what was heard --------------------------------------------------------
-
-    async def _ask(self, target: Target, request: UpstreamRequest) -> Undressed | Failed:
-        sent_at = self._clock.now()
-        answer = await self._upstream.send(request, is_read=target.is_read)
-        if isinstance(answer, Answer):
-            round_trip_s = self._clock.now() - sent_at
-            previous_s = self._round_trips_s.get(target.account)
-            self._round_trips_s[target.account] = smoothed(previous_s, round_trip_s)
-        heard = answer if isinstance(answer, Failed) else undress(target, answer, self._upstream.links)
-        self._observer.asked(target, heard)
-        if isinstance(heard, Undressed) and target.chat is not None:
-            self._learn(target.chat, heard, sent_at)
-        return heard
-
-    def _learn(self, chat: Chat, heard: Undressed, sent_at: float) -> None:
-        """What an answer tells of the chat's life."""
-        known = self._store.contact(chat) or Contact(sent_at)
-        if heard.verdict is Verdict.GOOD:
-            facts = heard.facts
-            timeout_s = known.timeout_s if facts.chat_timeout_s is None else facts.chat_timeout_s
-            state = facts.state or (None if known.state == GONE else known.state)
-            self._store.touch(chat, Contact(max(known.at, sent_at), timeout_s, state))
-        elif heard.verdict is Verdict.GONE:
-            self._store.touch(chat, Contact(known.at, known.timeout_s, GONE))
-
-    def _keep(self, target: Target, generation: int, sent_at: float, heard: Undressed) -> Entry:
-        rule = target.resource.cache
-        if heard.verdict is Verdict.GONE:
-            entry = keep_gone(heard.answer, generation, sent_at)
-        elif heard.verdict is Verdict.GOOD and rule is not None:
-            facts = heard.facts
-            known = self._contact(target) or Contact(sent_at)
-            contact = Contact(sent_at, known.timeout_s, facts.state or known.state)
-            entry = keep_for(
-                heard.answer, rule, generation, contact, self._round_trips_s.get(target.account, 0.0)
-            )
-        else:
-            entry = keep_nothing(heard.answer, generation, sent_at)
-        if entry.fresh_until > entry.sent_at and self._generation(target) == generation:
-            self._store.put(target.key, entry)
-        return entry
+    # -- what is known of a chat -----------------------------------------------------------------------
 
     def _generation(self, target: Target) -> int:
         return 0 if target.chat is None else self._store.generation(target.chat)
