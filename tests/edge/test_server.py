@@ -98,3 +98,31 @@ async def test_a_hanging_upstream_does_not_hold_up_the_end(tmp_path: Path) -> No
             await until(lambda: it.upstream_requests() == 1)
         response = await wire.response()
         assert (response.status, response.problem) == (503, "draining")
+
+
+async def test_the_private_listener_sends_nobody_elsewhere(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        response = await it.admin("/metrics/")
+        assert (response.status, response.header("location")) == (404, None)
+
+
+async def test_a_look_at_the_files_that_fails_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = configured(tmp_path, "127.0.0.1:0", "127.0.0.1:0")
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        raise ZeroDivisionError
+
+    async def at_once(_seconds: float) -> None:
+        if looks == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(gateway, "read_keys_again", look)
+    monkeypatch.setattr("gateway.app.asyncio.sleep", at_once)
+    with pytest.raises(asyncio.CancelledError):
+        await gateway.keep_reading()
+    assert gateway.metrics.crashes == 3

@@ -380,3 +380,16 @@ def test_a_key_keeps_to_its_algorithms(jwk: GetJwk) -> None:
     (key,) = parse_key_set(jwks(jwk("RS256")), PUBLIC).keys
     assert not key.verifies("PS256", b"", b"")
     assert not key.verifies("none", b"", b"")
+
+
+def test_a_certificate_of_a_version_nobody_knows_is_a_fault() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([])
+    made = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    end = made + dt.timedelta(days=1)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, made, end)
+    good = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    odd = good.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)
+    pem = b"-----BEGIN CERTIFICATE-----\n%s-----END CERTIFICATE-----\n" % base64.encodebytes(odd)
+    assert odd != good
+    assert faults(pem) == ("PEM block 1: expected a CERTIFICATE that can be read, got a broken one",)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.freshness import Failed
-from gateway.core.messages import Answer, UpstreamRequest
+from gateway.core.messages import Answer, Chat, UpstreamRequest
 from gateway.core.replies import Reply
 from gateway.demo.stage import ACCOUNT
 from gateway.emulator import EmulatorConfig, Fault, Hang
@@ -298,3 +298,33 @@ async def test_a_chat_that_nobody_polls_any_more_dies_on_time(polls: list[float]
     await asyncio.sleep(0.02)
     assert not lives(world, chat)
     assert world.asked() == asked
+
+
+@virtual
+async def test_of_two_answers_the_one_asked_for_later_knows_better() -> None:
+    """A slow answer that lands late brings its own facts, but they are older than what is known."""
+    world = Simulation(latency_s=lambda: 0.1)
+    chat = world.emulator.start_chat(ACCOUNT)
+    world.emulator.fail(Fault(resource="chat", delay_s=1.0))
+    slow = asyncio.create_task(world.ask("GET", chat_path(chat)))
+    await asyncio.sleep(0.3)
+    world.emulator.accept(chat)
+    await world.info(chat)
+    await slow
+    contact = world.store.contact(Chat(ACCOUNT, chat))
+    assert contact is not None
+    assert contact.state == "chatting"
+
+
+@virtual
+async def test_draining_ends_what_has_not_landed_in_time() -> None:
+    world = Simulation(latency_s=lambda: 4.0)
+    chat = world.chat()
+    waiting = [asyncio.create_task(world.info(chat)), asyncio.create_task(world.rename(chat, "Zoe"))]
+    await asyncio.sleep(0.1)
+    began = world.clock.now()
+    await world.exchange.flights.drain(1.0)
+    assert world.clock.now() - began == pytest.approx(1.0)
+    for reply in await asyncio.gather(*waiting):
+        assert (reply.status, b"problem:draining" in reply.body) == (503, True)
+    await world.settle()

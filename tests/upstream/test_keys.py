@@ -121,3 +121,18 @@ async def test_what_a_start_is_refused_for_says_nothing_of_the_key(tmp_path: Pat
         assert it.upstream_requests() == 1
         assert (await it.get(account_path())).status == 200
         assert it.upstream_requests() == 2
+
+
+async def test_a_key_in_a_body_does_not_cross(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        path = chat_path(it.chat(), "/info/visitorName")
+        body = f'{{"visitorName": "{APP_KEY}"}}'.encode()
+        it.emulator.fail(Fault(body=body))
+        assert APP_KEY.encode() not in (await it.get(path)).body
+        it.emulator.fail(
+            Fault(
+                status=400,
+                body=b'{"error": {"message": "oauth_key=%s", "internalCode": 7}}' % APP_KEY.encode(),
+            )
+        )
+        assert b"*" * len(APP_KEY) in (await it.get(path)).body

@@ -165,3 +165,24 @@ async def test_http_1_0(here: World) -> None:
         await wire.send(message("GET", account_path(), here.bearer()).replace(b"HTTP/1.1", b"HTTP/1.0"))
         assert (await wire.response()).status == 200
         assert await wire.until_closed() == b""
+
+
+async def test_a_write_answered_with_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        path = chat_path(it.chat(), "/info/visitorName")
+        it.emulator.fail(Fault(status=204, body=b"", applies=True))
+        response = await it.write("PUT", path, {"visitorName": "Zoe"})
+        assert (response.status, response.header("content-length")) == (204, None)
+        # An empty body that says it is compressed is an empty body: the write was carried out.
+        it.emulator.fail(Fault(status=200, body=b"", headers=((b"content-encoding", b"gzip"),), applies=True))
+        assert (await it.write("PUT", path, {"visitorName": "Zoe"})).status == 200
+
+
+@pytest.mark.parametrize("path", ["/api", "/live/chat", ""])
+async def test_the_public_path_may_be_sent_or_left_out(tmp_path: Path, path: str) -> None:
+    async with world(tmp_path, public_url=f"https://chat.example{path}") as it:
+        for prefix in {path, ""}:
+            response = await it.get(prefix + account_path())
+            assert response.status == 200
+            assert f"https://chat.example{path}/api/account/".encode() in response.body
+        assert (await it.get("/elsewhere" + account_path())).problem == "unknown-resource"
