@@ -115,7 +115,7 @@ async def test_a_look_at_the_files_that_fails_is_not_the_last(
     async def look() -> None:
         nonlocal looks
         looks += 1
-        raise ZeroDivisionError
+        raise KeyError
 
     async def at_once(_seconds: float) -> None:
         if looks == 3:
