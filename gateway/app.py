@@ -115,19 +115,14 @@ class Gateway:
         self.ready = False
         self._configuration = configuration
         self._log = log or logger(settings.log_level)
-        adopt("uvicorn", self._log)
         self._observer = Observer(self.metrics, self._log)
         self._app_keys = {name: AppKeys(_key_files(said)) for name, said in settings.accounts.items()}
-        limits = Limits(
-            settings.upstream.deadline_ms / 1000,
-            settings.upstream.max_connections,
-            settings.upstream.max_answer_bytes,
-        )
+        limits = Limits(settings.upstream.deadline_ms / 1000, settings.upstream.max_answer_bytes)
         self.transport = httpx2.AsyncHTTPTransport(
             trust_env=False,
             limits=httpx2.Limits(
-                max_connections=limits.max_connections,
-                max_keepalive_connections=limits.max_connections,
+                max_connections=settings.upstream.max_connections,
+                max_keepalive_connections=settings.upstream.max_connections,
                 keepalive_expiry=UPSTREAM_IDLE_S,
             ),
         )
@@ -164,17 +159,21 @@ class Gateway:
             changed = await asyncio.to_thread(app_keys.refresh)
             if isinstance(changed, ValueError):
                 self._refused("appKey refused", account=account, faults=[str(changed)])
-            elif changed:
+            elif changed is not None:
                 self._log.info("appKey changed", account=account)
 
     def _refused(self, event: str, **about: object) -> None:
         self.metrics.reload_failures += 1
         self._log.error(event, **about)
 
-    async def keep_reading(self) -> None:
-        """Look at the files every `reload_s`, for ever."""
+    def adopt_server_log(self) -> None:
+        """From now on what the server library has to say is said by this gateway's log."""
+        adopt("uvicorn", self._log)
+
+    async def keep_reading(self, every_s: float) -> None:
+        """Look at the files again and again, for ever."""
         while True:
-            await asyncio.sleep(self.settings.reload_s)
+            await asyncio.sleep(every_s)
             try:
                 await self.read_keys_again()
             except Exception as error:  # noqa: BLE001 - whatever a file did, the next look may find it mended
@@ -206,15 +205,18 @@ async def running(gateway: Gateway) -> AsyncIterator[Running]:
     except BaseException:
         public.close()
         raise
-    reading = asyncio.create_task(gateway.keep_reading())
+    gateway.adopt_server_log()
+    reading = asyncio.create_task(gateway.keep_reading(settings.reload_s))
     try:
         listeners = listening(
             (gateway.web, public), (gateway.admin, private), settings.drain_s, gateway.drain
         )
         async with listeners as addresses:
             gateway.ready = True
-            yield addresses
-            gateway.ready = False
+            try:
+                yield addresses
+            finally:
+                gateway.ready = False
     finally:
         reading.cancel()
         await gateway.transport.aclose()

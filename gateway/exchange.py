@@ -16,32 +16,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, assert_never
 
 from gateway.core.access import Claims, Grant, admit
-from gateway.core.answers import NOTHING_KNOWN, Undressed, undress
+from gateway.core.answers import Undressed, undress
 from gateway.core.documents import Broken, well_formed
 from gateway.core.errors import Reason, Refusal
-from gateway.core.faults import Verdict
 from gateway.core.freshness import (
-    GONE,
     Contact,
     Entry,
     Failed,
     Fetch,
     Hold,
     Serve,
-    keep_for,
-    keep_gone,
+    keep,
     keep_nothing,
+    learned,
     may_serve,
     plan,
     smoothed,
 )
 from gateway.core.headers import body_representation, dress
 from gateway.core.links import LinkMap
-from gateway.core.messages import Answer, Chat, Representation, UpstreamRequest
+from gateway.core.messages import Answer, Chat, Key, Representation, UpstreamRequest
 from gateway.core.paths import Target, locate
 from gateway.core.policy import Policies
 from gateway.core.replies import Delivered, How, Reply, Trip, reply
@@ -49,7 +47,6 @@ from gateway.core.requests import Request
 from gateway.flights import Flights, landing
 
 T = TypeVar("T")
-Key = tuple[str, str, Representation]
 
 
 class Clock(Protocol):
@@ -106,7 +103,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What operators say, as the road needs it. Asked for at each request, so that it can be swapped."""
+    """What operators say, as the road needs it; one value, asked for at each request."""
 
     policies: Policies
     accounts: Collection[str]
@@ -114,16 +111,6 @@ class Rules:
     stale_after_s: float
 
 
-#: Failures that excuse a stale answer: the upstream is unwell. A broken answer or a refused key is no excuse.
-EXCUSES = frozenset(
-    {
-        Reason.UPSTREAM_ERROR,
-        Reason.UPSTREAM_RESET,
-        Reason.UPSTREAM_THROTTLED,
-        Reason.UPSTREAM_TIMEOUT,
-        Reason.UPSTREAM_UNREACHABLE,
-    }
-)
 DRAINED = Failed(Reason.DRAINING)
 CRASHED = Failed(Reason.CRASHED)
 
@@ -155,7 +142,7 @@ class Exchange:
     async def answer(self, request: Request) -> Reply:
         """The whole road."""
         began = self._clock.now()
-        trip = await self._guarded(self._travel(request), Trip(CRASHED))
+        trip = await self._guarded(lambda: self._travel(request), Trip(CRASHED))
         return self._reply(request, trip, began)
 
     def refuse(self, request: Request, refusal: Refusal) -> Reply:
@@ -208,7 +195,8 @@ class Exchange:
 
     async def _deliver(self, target: Target) -> Delivered | Failed:
         if not target.resource.coalesce:
-            return await self._forward(target)
+            # A flight of its own, which no one can join.
+            return await self._alone(target, dress(target), How.FORWARD)
         generation = self._generation(target)
         hold = self._protection.hold(target.account, target.key)
         planned = plan(
@@ -230,7 +218,7 @@ class Exchange:
 
     def _fly(self, target: Target, generation: int) -> tuple[asyncio.Task[Entry | Failed], bool]:
         return self.flights.join(
-            (target.key, generation), lambda: self._guarded(self._fetch(target, generation), CRASHED)
+            (target.key, generation), lambda: self._guarded(lambda: self._fetch(target, generation), CRASHED)
         )
 
     async def _wait(self, target: Target, generation: int, fallback: Entry | None) -> Delivered | Failed:
@@ -238,8 +226,8 @@ class Exchange:
         patience_s = self._rules().stale_after_s if self._usable(target, fallback) else None
         landed = await landing(flight, patience_s)
         if landed is None:
-            if fallback is not None and self._usable(target, fallback):
-                return Delivered(fallback, How.STALE)
+            if stale := self._usable(target, fallback):
+                return Delivered(stale, How.STALE)
             landed = await landing(flight)
         if isinstance(landed, Entry):
             return Delivered(landed, How.MISS if opened else How.COLLAPSED)
@@ -247,17 +235,18 @@ class Exchange:
 
     def _instead(self, target: Target, fallback: Entry | None, failed: Failed) -> Delivered | Failed:
         """A stale answer for a failure that excuses one."""
-        if failed.reason in EXCUSES and fallback is not None and self._usable(target, fallback):
-            return Delivered(fallback, How.STALE, failed.reason)
-        return failed
+        stale = self._usable(target, fallback) if failed.excuses_stale else None
+        return failed if stale is None else Delivered(stale, How.STALE, failed.reason)
 
-    def _usable(self, target: Target, fallback: Entry | None) -> bool:
-        return fallback is not None and may_serve(fallback, self._contact(target), self._clock.now())
+    def _usable(self, target: Target, fallback: Entry | None) -> Entry | None:
+        if fallback is None or not may_serve(fallback, self._contact(target), self._clock.now()):
+            return None
+        return fallback
 
-    async def _guarded(self, work: Awaitable[T], crashed: T) -> T:
+    async def _guarded(self, work: Callable[[], Awaitable[T]], crashed: T) -> T:
         """A crash is a mistake of ours. In a fetch it wakes everyone and frees the key like any ending."""
         try:
-            return await work
+            return await work()
         except Exception as error:  # noqa: BLE001 - the outermost edge of a request, and of a flight
             self._observer.crashed(error)
             return crashed
@@ -268,16 +257,17 @@ class Exchange:
         match plan(self._store.get(target.key), generation, self._contact(target), None, sent_at):
             case Serve(entry, refresh=False):
                 return entry
-        heard = await self._ask(target, dress(target))
+        heard = await self._ask(target, dress(target), sent_at)
         if isinstance(heard, Failed):
-            return self._protection.failed(target.account, target.key, heard)
+            # Asked before a write: it says nothing of what was asked since.
+            key = target.key if self._generation(target) == generation else None
+            return self._protection.failed(target.account, key, heard)
         self._protection.succeeded(target.key)
         return self._keep(target, generation, sent_at, heard)
 
     # -- 8 to 11: ask, and keep what was heard --------------------------------------------------------
 
-    async def _ask(self, target: Target, request: UpstreamRequest) -> Undressed | Failed:
-        sent_at = self._clock.now()
+    async def _ask(self, target: Target, request: UpstreamRequest, sent_at: float) -> Undressed | Failed:
         answer = await self._upstream.send(request, is_read=target.is_read)
         if isinstance(answer, Answer):
             round_trip_s = self._clock.now() - sent_at
@@ -286,43 +276,23 @@ class Exchange:
         heard = answer if isinstance(answer, Failed) else undress(target, answer, self._upstream.links)
         self._observer.asked(target, heard)
         if isinstance(heard, Undressed) and target.chat is not None:
-            self._learn(target.chat, heard, sent_at)
+            known = learned(self._contact(target), heard.verdict, heard.facts, sent_at)
+            if known is not None:
+                self._store.touch(target.chat, known)
         return heard
 
-    def _learn(self, chat: Chat, heard: Undressed, sent_at: float) -> None:
-        """What an answer tells of the chat's life."""
-        known = self._store.contact(chat) or Contact(sent_at)
-        if heard.verdict is Verdict.GOOD:
-            # Of two answers the one that was asked for later knows better, whichever came first.
-            facts = heard.facts if sent_at >= known.at else NOTHING_KNOWN
-            timeout_s = known.timeout_s if facts.chat_timeout_s is None else facts.chat_timeout_s
-            state = facts.state or (None if known.state == GONE else known.state)
-            self._store.touch(chat, Contact(max(known.at, sent_at), timeout_s, state))
-        elif heard.verdict is Verdict.GONE:
-            self._store.touch(chat, Contact(known.at, known.timeout_s, GONE))
-
     def _keep(self, target: Target, generation: int, sent_at: float, heard: Undressed) -> Entry:
-        rule = target.resource.cache
-        if heard.verdict is Verdict.GONE:
-            entry = keep_gone(heard.answer, generation, sent_at)
-        elif heard.verdict is Verdict.GOOD and rule is not None:
-            facts = heard.facts
-            known = self._contact(target) or Contact(sent_at)
-            contact = Contact(sent_at, known.timeout_s, facts.state or known.state)
-            entry = keep_for(
-                heard.answer, rule, generation, contact, self._round_trips_s.get(target.account, 0.0)
-            )
-        else:
-            entry = keep_nothing(heard.answer, generation, sent_at)
+        known = self._contact(target) or Contact(sent_at)
+        contact = replace(known, at=sent_at, state=heard.facts.state or known.state)
+        round_trip_s = self._round_trips_s.get(target.account, 0.0)
+        entry = keep(
+            heard.answer, heard.verdict, target.resource.cache, generation, contact, round_trip_s=round_trip_s
+        )
         if entry.fresh_until > entry.sent_at and self._generation(target) == generation:
             self._store.put(target.key, entry)
         return entry
 
     # -- writes, and reads that are nobody else's --------------------------------------------------------
-
-    async def _forward(self, target: Target) -> Delivered | Failed:
-        """A read that is not coalesced: a flight of its own, which no one can join."""
-        return await self._alone(target, dress(target), How.FORWARD)
 
     async def _write(self, target: Target, grant: Grant, request: Request) -> Trip:
         """A write: once sent it is carried through, and its answer is its writer's own."""
@@ -340,14 +310,16 @@ class Exchange:
         hold = self._protection.hold(target.account, None)
         if hold is not None:
             return hold
-        flight, _ = self.flights.join(object(), lambda: self._guarded(self._once(target, request), CRASHED))
+        flight, _ = self.flights.join(
+            object(), lambda: self._guarded(lambda: self._once(target, request), CRASHED)
+        )
         landed = await landing(flight)
         return Delivered(landed, how) if isinstance(landed, Entry) else landed or DRAINED
 
     async def _once(self, target: Target, request: UpstreamRequest) -> Entry | Failed:
         sent_at = self._clock.now()
         try:
-            heard = await self._ask(target, request)
+            heard = await self._ask(target, request, sent_at)
         finally:
             # However a write ends, it may have been applied; what was read before it is old before its
             # writer hears of it.

@@ -38,8 +38,11 @@ class Flights(Generic[T]):
 
     async def drain(self, timeout_s: float) -> None:
         """Let what flies land; after the timeout end it."""
-        if self._by_key:
-            await asyncio.wait(set(self._by_key.values()), timeout=timeout_s)
+        now = asyncio.get_running_loop().time
+        ends_at = now() + timeout_s
+        # What lands may be what another request waited for before its own flight.
+        while self._by_key and now() < ends_at:
+            await asyncio.wait(set(self._by_key.values()), timeout=ends_at - now())
         late = set(self._by_key.values())
         for flight in late:
             flight.cancel()

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from gateway.app import Gateway, configure, running
-from gateway.demo.stage import ACCOUNT, Stage, set_stage
+from gateway.demo.stage import ACCOUNT, Stage, set_stage, shipped_policies
 from gateway.edge.server import Running
 from gateway.emulator import Emulator, EmulatorConfig, EmulatorServer, serve
 from gateway.observe.logs import logger
@@ -32,6 +33,8 @@ APP_KEY = "c4nary/5ad1+f2c9e8b70d6a4e13=~"
 PUBLIC_URL = "https://chat.example"
 #: For waiting on what happens within milliseconds; only a failure ever waits this long.
 PATIENCE_S = 10.0
+#: For tests in which an answer has to be past its freshness. No clock can be turned here.
+FRESH_S = 0.05
 
 Fields = Mapping[str, str]
 
@@ -255,6 +258,23 @@ async def world(
         yield it
         it.received.append((await it.admin("/metrics")).body)
     _check(it)
+
+
+def policies_with(folder: Path, old: str, new: str) -> str:
+    """The name of `folder`, with the shipped policies in it, but `new` for each `old`."""
+    shutil.copytree(shipped_policies(), folder)
+    texts = {file: file.read_text() for file in folder.rglob("*.yaml")}
+    assert any(old in text for text in texts.values())
+    for file, text in texts.items():
+        file.write_text(text.replace(old, new))
+    return folder.name
+
+
+def short_lived(folder: Path) -> dict[str, str]:
+    """The setting with which infos of a living chat are fresh for no longer than `FRESH_S`."""
+    return {
+        "POLICIES": policies_with(folder / "short-lived", "chatting: 1000", f"chatting: {FRESH_S * 1000:.0f}")
+    }
 
 
 @contextlib.contextmanager

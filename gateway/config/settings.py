@@ -266,7 +266,8 @@ class Discovery(Model):
 class Upstream(Model):
     """How long and how much the gateway asks of the upstream."""
 
-    # Waiters may join a fetch until it lands, and their chat must not die of that: see core/freshness.py.
+    # Who joins a fetch has its answer when it lands, as old as the deadline at most. Served later than 8 s
+    # after it was asked for, it would outlast the silence that a chat with the usual timeout can bear.
     deadline_ms: Annotated[int, whole(100, 8_000)] = 5_000
     stale_after_ms: Annotated[int, whole(1, 8_000), AfterValidator(_stale_in_time), ALWAYS] = 250
     max_connections: Annotated[int, whole(1, 10_000)] = 100

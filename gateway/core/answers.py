@@ -76,8 +76,7 @@ def _good(target: Target, answer: Answer, links: LinkMap) -> Undressed:
         if target.is_read and body_is is not target.representation:
             raise Broken("not the representation that was asked for")
         if body_is is not None:
-            document = Document.parse(answer.body, body_is)
-            facts = document.facts()
+            facts = Document.parse(answer.body, body_is).facts()
             rewritten = rewrite(answer.body, body_is, links)
             body, foreign = rewritten.body, rewritten.foreign
             head.append((b"content-type", body_is.media_type))

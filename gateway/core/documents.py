@@ -1,4 +1,4 @@
-"""What the upstream or a client said, read strictly: JSON or XML, parsed once and asked several questions.
+"""What the upstream or a client said, read strictly: JSON or XML, parsed first and then asked.
 
 Nothing here is written back: bodies cross as bytes. So numbers keep their spelling and never become
 numbers, and only what the questions need is understood.

@@ -12,9 +12,11 @@ seconds. Three bounds meet here:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from gateway.core.documents import InfoFacts
 from gateway.core.errors import Reason
+from gateway.core.faults import Verdict
 from gateway.core.messages import Answer
 from gateway.core.policy import CacheRule
 from gateway.core.views import Slot, View
@@ -35,11 +37,15 @@ GONE = "gone"
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """When a chat last answered 2xx (to a request sent at `at`), and what is known of its life."""
+    """When a chat last answered 2xx (to a request sent at `at`), and what is known of its life.
+
+    `told_at` is when the answer was asked for that told timeout or state: not every answer tells.
+    """
 
     at: float
     timeout_s: float = DEFAULT_CHAT_TIMEOUT_S
     state: str | None = None
+    told_at: float = -math.inf
 
     def quiet_until(self) -> float:
         """The last moment at which the chat may be answered for without contact."""
@@ -69,7 +75,46 @@ class Entry:
         return max(0.0, now - self.sent_at)
 
 
-def keep_for(
+def learned(known: Contact | None, verdict: Verdict, facts: InfoFacts, sent_at: float) -> Contact | None:
+    """What is known of a chat's life after an answer to a request that was sent at `sent_at`."""
+    contact = known or Contact(sent_at)
+    if verdict is Verdict.GONE:
+        return replace(contact, state=GONE)
+    if verdict is not Verdict.GOOD:
+        return known
+    contact = replace(
+        contact, at=max(contact.at, sent_at), state=None if contact.state == GONE else contact.state
+    )
+    tells = facts.chat_timeout_s is not None or facts.state is not None
+    # Of two that told, the one that was asked for later knows better, whichever came first.
+    if not tells or sent_at < contact.told_at:
+        return contact
+    return replace(
+        contact,
+        told_at=sent_at,
+        timeout_s=contact.timeout_s if facts.chat_timeout_s is None else facts.chat_timeout_s,
+        state=facts.state or contact.state,
+    )
+
+
+def keep(
+    answer: Answer,
+    verdict: Verdict,
+    rule: CacheRule | None,
+    generation: int,
+    contact: Contact,
+    *,
+    round_trip_s: float,
+) -> Entry:
+    """The entry of an answer that was asked for at `contact.at`, kept for as long as its rule lets it be."""
+    if verdict is Verdict.GONE:
+        return _keep_gone(answer, generation, contact.at)
+    if verdict is Verdict.GOOD and rule is not None:
+        return _keep_for(answer, rule, generation, contact, round_trip_s)
+    return keep_nothing(answer, generation, contact.at)
+
+
+def _keep_for(
     answer: Answer, rule: CacheRule, generation: int, contact: Contact, round_trip_s: float
 ) -> Entry:
     """The entry of a good answer that was asked for at `contact.at`."""
@@ -82,7 +127,7 @@ def keep_for(
     return Entry(answer, generation, contact.at, fresh_until - early_s, fresh_until, stale_until)
 
 
-def keep_gone(answer: Answer, generation: int, sent_at: float) -> Entry:
+def _keep_gone(answer: Answer, generation: int, sent_at: float) -> Entry:
     """The negative entry of a chat that is gone. It costs nobody's life, so nothing is refreshed early."""
     until = sent_at + GONE_TTL_S
     return Entry(answer, generation, sent_at, until, until, until)
@@ -100,6 +145,22 @@ class Failed:
     reason: Reason
     received: int | None = None
     retry_after_s: float | None = None
+
+    @property
+    def excuses_stale(self) -> bool:
+        """Whether a stale answer may stand in: an upstream that is unwell, not one that talks nonsense."""
+        return self.reason in _UNWELL
+
+
+_UNWELL = frozenset(
+    {
+        Reason.UPSTREAM_ERROR,
+        Reason.UPSTREAM_RESET,
+        Reason.UPSTREAM_THROTTLED,
+        Reason.UPSTREAM_TIMEOUT,
+        Reason.UPSTREAM_UNREACHABLE,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ address; every other link stays as it is, and so does every other byte of the do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -120,7 +120,7 @@ def _is_ours(address: re.Match[str], links: LinkMap) -> bool:
         return upstreams is not None
     host, port = _host_and_port(address["authority"])
     names = (host, f"{host}:80", f"{host}:443") if port in _DEFAULT_PORTS else (f"{host}:{port}",)
-    return not upstreams.isdisjoint(names) or _is_link_host(host, links)
+    return not upstreams.isdisjoint(names) or is_host(host, links.link_hosts)
 
 
 def _host_and_port(authority: str) -> tuple[str, str]:
@@ -131,10 +131,11 @@ def _host_and_port(authority: str) -> tuple[str, str]:
     return host.rstrip("."), port
 
 
-def _is_link_host(host: str, links: LinkMap) -> bool:
+def is_host(host: str, patterns: Iterable[str]) -> bool:
+    """Whether a host (lower case, no port) is one of these: exact names, or `*.example.net` for all below."""
     return any(
         host.endswith(pattern[1:].lower()) if pattern.startswith("*.") else host == pattern.lower()
-        for pattern in links.link_hosts
+        for pattern in patterns
     )
 
 
@@ -152,8 +153,8 @@ def clean_text(text: str, links: LinkMap) -> str:
     def cleaned(word: re.Match[str]) -> str:
         host, port = _host_and_port(word[0].strip(".-"))
         # A host of one label may be a word like any other, unless a port says what it is.
-        is_host = (host in upstreams and (port or "." in host)) or _is_link_host(host, links)
-        return _REMOVED if is_host else word[0]
+        is_ours = (host in upstreams and (port or "." in host)) or is_host(host, links.link_hosts)
+        return _REMOVED if is_ours else word[0]
 
     # Cut before cleaning, with room for what cleaning takes out: the text may be megabytes.
     text = text[: 4 * MAX_TEXT]

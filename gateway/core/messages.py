@@ -22,6 +22,10 @@ class Representation(enum.Enum):
         return b"application/json" if self is Representation.JSON else b"application/xml"
 
 
+#: What makes two reads the same: canonical path, canonical query, representation.
+Key = tuple[str, str, Representation]
+
+
 @dataclass(frozen=True, slots=True)
 class Chat:
     """Which chat: the unit of generations, of contact and of writes."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
 from gateway.core.errors import Reason, Refusal
-from gateway.core.messages import Chat, Representation
+from gateway.core.messages import Chat, Key, Representation
 from gateway.core.policy import Resource
 
 PREFIX = "/api/account/"
@@ -59,8 +59,7 @@ class Target:
         return self.method == "GET"
 
     @property
-    def key(self) -> tuple[str, str, Representation]:
-        """What makes two reads the same."""
+    def key(self) -> Key:
         return self.path, self.query, self.representation
 
 

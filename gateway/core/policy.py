@@ -67,7 +67,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """All of `policies/`, as one value that is swapped whole. `version` rises with each reading."""
+    """All of `policies/`, as one value. `version` tells one reading from another: grants end with theirs."""
 
     version: int
     resources: tuple[Resource, ...]

@@ -66,7 +66,8 @@ class Observer:
 def _client(trip: Trip) -> str:
     if trip.grant is not None:
         return trip.grant.client
-    return getattr(trip.result, "client", None) or NOBODY
+    client = trip.result.client if isinstance(trip.result, Refusal) else None
+    return client or NOBODY
 
 
 def _outcome(trip: Trip) -> str:

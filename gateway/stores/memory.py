@@ -13,9 +13,7 @@ from collections.abc import Callable
 from cachetools import LRUCache, TLRUCache
 
 from gateway.core.freshness import Contact, Entry
-from gateway.core.messages import Chat, Representation
-
-Key = tuple[str, str, Representation]
+from gateway.core.messages import Chat, Key
 
 GENERATIONS = 65_536
 CONTACTS = 100_000

@@ -7,7 +7,6 @@ could forge it would be sent the appKey; the last good one is kept when a look-u
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,12 +14,14 @@ from dataclasses import dataclass
 
 from gateway.core.errors import Reason
 from gateway.core.freshness import Failed
-from gateway.core.links import LinkMap
+from gateway.core.links import LinkMap, is_host
 from gateway.flights import Flights, landing
 from gateway.upstream.keys import AppKeys
 
 #: The name of the Server Chat API in the domain service; case-sensitive.
 SERVICE = "conversationVep"
+#: How long a look-up may hold up who could be sent to where the account was last.
+PATIENCE_S = 0.5
 
 _BARE_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3})(?::[0-9]+)?", re.IGNORECASE)
@@ -64,7 +65,7 @@ class Accounts:
         self._get = get
         self._found: dict[str, str] = {}
         self._doubted: set[str] = set()
-        self._lookups: Flights[str | None] = Flights()
+        self._lookups: Flights[None] = Flights()
         self.links = self._link_map()
 
     def keys(self, account: str) -> AppKeys:
@@ -76,18 +77,23 @@ class Accounts:
         if fixed is not None:
             return fixed
         if account not in self._found or account in self._doubted:
-            lookup, _ = self._lookups.join(account, lambda: self._look_up(account))
-            found = await landing(lookup)
-            if found is not None and found != self._found.get(account):
-                self._found[account] = found
-                self.links = self._link_map()
-            # One look-up for each doubt: when it fails, the last good value gets its next chance.
-            self._doubted.discard(account)
+            lookup, _ = self._lookups.join(account, lambda: self._find(account))
+            # With a good value at hand nobody waits long for a better one.
+            await landing(lookup, PATIENCE_S if account in self._found else None)
         return self._found.get(account) or Failed(Reason.UPSTREAM_UNREACHABLE)
 
     def doubt(self, account: str) -> None:
         """A connection failed: the account may have moved."""
         self._doubted.add(account)
+
+    async def _find(self, account: str) -> None:
+        """Look an account up, also if by then nobody waits any more: a deadline may be as short."""
+        found = await self._look_up(account)
+        if found is not None and found != self._found.get(account):
+            self._found[account] = found
+            self.links = self._link_map()
+        # One look-up for each doubt: when it fails, the last good value gets its next chance.
+        self._doubted.discard(account)
 
     async def _look_up(self, account: str) -> str | None:
         body = await self._get(
@@ -101,8 +107,7 @@ class Accounts:
         return f"{'http' if is_plain else 'https'}://{host}"
 
     def _is_allowed(self, host: str) -> bool:
-        name = host.partition(":")[0].lower()
-        return any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in self._discovery.allowed_domains)
+        return is_host(host.partition(":")[0].lower(), self._discovery.allowed_domains)
 
     def _link_map(self) -> LinkMap:
         origins = {

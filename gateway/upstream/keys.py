@@ -55,24 +55,24 @@ class AppKeys:
         if key in self._keys:
             self._keys = (key, *(other for other in self._keys if other != key))
 
-    def refresh(self) -> bool | ValueError:
-        """Read the files again: whether a key changed, or what is wrong with a file, told once. Blocks."""
+    def refresh(self) -> tuple[AppKey, ...] | ValueError | None:
+        """Read the files again: the keys where one changed, or what is wrong (told once), or None. Blocks."""
         try:
             keys = tuple(_read(file) for file in self._files)
         except ValueError as error:
             is_news, self._fault = str(error) != self._fault, str(error)
-            return error if is_news else False
+            return error if is_news else None
         self._fault = None
         if set(keys) == set(self._keys):
-            return False
+            return None
         self._keys = keys
-        return True
+        return keys
 
 
 def _read(file: Path) -> AppKey:
     try:
         with file.open("rb") as opened:
-            text = opened.read(1024).decode("ascii", "replace").strip()
+            text = opened.read(1024).decode("ascii", "replace").removesuffix("\n").removesuffix("\r")
     except OSError as error:
         raise ValueError(f"{file}: expected a readable file, got: {error.strerror}") from None
     if not _KEY.fullmatch(text):

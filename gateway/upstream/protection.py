@@ -1,9 +1,9 @@
-"""Which failures are remembered, so that a sick upstream is not asked at every request.
+"""Which failures are remembered, so that a sick upstream is not asked at every poll.
 
-After a failure a target is held back for a step that doubles up to a bound; then one request probes. A 429
-speaks for the whole account: nothing is sent until its pause is over. No step and no believed pause is
-longer than five seconds: every request upstream also keeps a chat alive, and a chat has only ten seconds
-between the vendor's poll interval and its end.
+After a failure a target whose answers are shared is held back for a step that doubles up to a bound; then one
+request probes. A 429 speaks for the whole account: nothing is sent until its pause is over. No step and no
+believed pause is longer than five seconds: every request upstream also keeps a chat alive, and a chat has
+only ten seconds between the vendor's poll interval and its end.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from cachetools import LRUCache
 
 from gateway.core.errors import Reason
 from gateway.core.freshness import Failed
-from gateway.core.messages import Representation
-
-Key = tuple[str, str, Representation]
+from gateway.core.messages import Key
 
 FIRST_STEP_S = 0.25
 LAST_STEP_S = 5.0
@@ -53,15 +51,24 @@ class Protection:
     def failed(self, account: str, key: Key | None, failed: Failed) -> Failed:
         """Hold back what failed; the failure with the pause that is made of it, for the client to know.
 
-        A write (no key) is held back by nothing but its account's pause.
+        What nobody shares, a write or a read of its own, comes without a key: it is held back by nothing but
+        its account's pause.
         """
         pause_s: float | None = None
         now = self._now()
         if failed.reason is Reason.UPSTREAM_THROTTLED:
             pause_s = min(max(failed.retry_after_s or 0.0, MIN_PAUSE_S), self._max_pause_s)
-            self._accounts[account] = _Held(failed, now + pause_s, pause_s)
+            before = self._accounts.get(account)
+            if before is not None and now + pause_s < before.until:
+                # Of several answers that were under way at once, the longest pause counts.
+                pause_s = before.until - now
+            else:
+                self._accounts[account] = _Held(failed, now + pause_s, pause_s)
         elif key is not None:
             previous = self._targets.get(key)
+            if previous is not None and now < previous.until:
+                # It was asked before the hold, so it is no probe.
+                return Failed(failed.reason, failed.received, previous.until - now)
             pause_s = FIRST_STEP_S if previous is None else min(previous.step_s * 2, LAST_STEP_S)
             self._targets[key] = _Held(failed, now + pause_s, pause_s)
         return Failed(failed.reason, failed.received, pause_s)

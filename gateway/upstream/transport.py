@@ -30,7 +30,6 @@ class Limits:
     """Bounds on the way to the upstream. The deadline spans everything from connecting to the last byte."""
 
     deadline_s: float
-    max_connections: int
     max_answer_bytes: int
 
 

@@ -48,6 +48,14 @@ def stage(folder: Path, listen: str = "127.0.0.1:0") -> str:
     return str(set_.config)
 
 
+def overlap(folder: Path) -> None:
+    """Policies with something to warn of."""
+    client = '  overlap:\n    match: {iss: "https://issuer.example", email: x}\n'
+    (folder / "policies/clients/overlap.yaml").write_text(
+        f'clients:\n{client}    accounts: "*"\n    allow: [chat:read]\n'
+    )
+
+
 def line_of(process: subprocess.Popen[str]) -> dict[str, str]:
     assert process.stderr is not None
     said: dict[str, str] = json.loads(process.stderr.readline())
@@ -70,14 +78,23 @@ def test_serve_says_where_it_listens_and_ends_when_told(tmp_path: Path, number: 
 
 def test_serve_logs_warnings(tmp_path: Path) -> None:
     config = stage(tmp_path)
-    overlap = '  overlap:\n    match: {iss: "https://issuer.example", email: x}\n'
-    (tmp_path / "policies/clients/overlap.yaml").write_text(
-        f'clients:\n{overlap}    accounts: "*"\n    allow: [chat:read]\n'
-    )
+    overlap(tmp_path)
     with started("serve", "--config", config) as process:
         said = line_of(process)
         assert (said["event"], said["level"]) == ("configuration", "warning")
         assert "overlap.yaml" in said["warning"]
+
+
+@pytest.mark.parametrize(("level", "events"), [("info", {"configuration"}), ("error", set())])
+def test_serve_logs_from_its_level_up(tmp_path: Path, level: str, events: set[str]) -> None:
+    """A warning, and then an end: the address is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = stage(tmp_path, f"127.0.0.1:{taken.getsockname()[1]}")
+        overlap(tmp_path)
+        environ = {"CHAT_GATEWAY_LOG_LEVEL": level}
+        with started("serve", "--config", config, environ=environ) as process:
+            _, err = process.communicate(timeout=15)
+    assert {json.loads(line)["event"] for line in err.splitlines()[:-1]} == events
 
 
 def test_serve_refuses_a_broken_configuration() -> None:

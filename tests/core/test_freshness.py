@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.documents import InfoFacts
 from gateway.core.errors import Reason
+from gateway.core.faults import Verdict
 from gateway.core.freshness import (
     ENDED_MAX_S,
     GONE,
@@ -20,9 +22,9 @@ from gateway.core.freshness import (
     Fetch,
     Hold,
     Serve,
-    keep_for,
-    keep_gone,
+    keep,
     keep_nothing,
+    learned,
     may_serve,
     plan,
     smoothed,
@@ -42,7 +44,8 @@ def rule(waiting: float = 1.0, chatting: float = 2.0, ended: float = 10.0, stale
 def kept(
     state: str | None = "chatting", timeout_s: float = 40.0, round_trip_s: float = 0.12, **of_rule: float
 ) -> Entry:
-    return keep_for(ANSWER, rule(**of_rule), 0, Contact(SENT, timeout_s, state), round_trip_s)
+    contact = Contact(SENT, timeout_s, state)
+    return keep(ANSWER, Verdict.GOOD, rule(**of_rule), 0, contact, round_trip_s=round_trip_s)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +106,15 @@ def test_the_bounds_stand_in_their_order(
     *, state: str | None, timeout_s: float, ttl_s: float, stale_s: float, round_trip_s: float, sent_at: float
 ) -> None:
     contact = Contact(sent_at, timeout_s, state)
-    entry = keep_for(ANSWER, rule(ttl_s, ttl_s, ttl_s, stale_s), 0, contact, round_trip_s)
+    of_rule = rule(ttl_s, ttl_s, ttl_s, stale_s)
+    entry = keep(ANSWER, Verdict.GOOD, of_rule, 0, contact, round_trip_s=round_trip_s)
     assert sent_at <= entry.refresh_at <= entry.fresh_until <= entry.stale_until
     assert entry.fresh_until <= sent_at + ttl_s
     assert entry.stale_until <= max(sent_at, contact.quiet_until())
 
 
 def test_a_chat_that_is_gone_is_remembered_for_two_seconds_and_not_refreshed_early() -> None:
-    entry = keep_gone(ANSWER, 0, SENT)
+    entry = keep(ANSWER, Verdict.GONE, rule(), 0, Contact(SENT), round_trip_s=0.1)
     assert entry.refresh_at == entry.fresh_until == entry.stale_until == SENT + GONE_TTL_S
 
 
@@ -181,3 +185,54 @@ def test_a_round_trip_is_smoothed_by_an_eighth() -> None:
 def test_a_chat_that_ended_can_be_silent_for_ever() -> None:
     assert Contact(SENT, 40.0, GONE).quiet_until() == math.inf
     assert Contact(SENT, 40.0, "waiting").quiet_until() == SENT + 8.0
+
+
+# -- what an answer tells of a chat's life -------------------------------------------------------------
+
+NOTHING = InfoFacts(None, None)
+CHATTING = InfoFacts("chatting", 20.0)
+
+
+@pytest.mark.parametrize("verdict", [v for v in Verdict if v not in {Verdict.GOOD, Verdict.GONE}])
+@pytest.mark.parametrize("known", [None, Contact(90.0, 30.0, "chatting", 90.0)])
+def test_only_a_good_answer_is_contact(verdict: Verdict, known: Contact | None) -> None:
+    assert learned(known, verdict, CHATTING, SENT) == known
+
+
+@pytest.mark.parametrize(
+    ("known", "facts", "contact"),
+    [
+        (None, NOTHING, Contact(SENT)),
+        (None, CHATTING, Contact(SENT, 20.0, "chatting", SENT)),
+        # An answer that tells nothing takes nothing away, and does not make what was told any newer.
+        (Contact(90.0, 20.0, "chatting", 90.0), NOTHING, Contact(SENT, 20.0, "chatting", 90.0)),
+        (Contact(90.0, 20.0, "chatting", 90.0), InfoFacts("ended", None), Contact(SENT, 20.0, "ended", SENT)),
+        (Contact(90.0, 20.0, "waiting", 90.0), InfoFacts(None, 30.0), Contact(SENT, 30.0, "waiting", SENT)),
+        # A chat that answers is not gone.
+        (Contact(90.0, 20.0, GONE, 90.0), NOTHING, Contact(SENT, 20.0, None, 90.0)),
+        # What was asked for earlier and lands later is contact, but knows less.
+        (Contact(110.0, 30.0, "ended", 110.0), CHATTING, Contact(110.0, 30.0, "ended", 110.0)),
+        # Overtaken by an answer that told nothing, it is still the newest that told.
+        (Contact(110.0, 40.0, None, 90.0), CHATTING, Contact(110.0, 20.0, "chatting", SENT)),
+    ],
+)
+def test_what_is_learned(known: Contact | None, facts: InfoFacts, contact: Contact) -> None:
+    assert learned(known, Verdict.GOOD, facts, SENT) == contact
+
+
+def test_a_chat_that_is_gone_keeps_what_was_known() -> None:
+    known = Contact(90.0, 20.0, "ended", 80.0)
+    assert learned(known, Verdict.GONE, NOTHING, SENT) == replace(known, state=GONE)
+    assert learned(None, Verdict.GONE, NOTHING, SENT) == Contact(SENT, state=GONE)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason.status >= 500])
+def test_only_an_unwell_upstream_excuses_a_stale_answer(reason: Reason) -> None:
+    unwell = {
+        "upstream-error",
+        "upstream-reset",
+        "upstream-throttled",
+        "upstream-timeout",
+        "upstream-unreachable",
+    }
+    assert Failed(reason).excuses_stale == (reason.slug in unwell)

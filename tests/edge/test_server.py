@@ -89,15 +89,18 @@ async def test_an_idle_connection_does_not_hold_up_the_end(tmp_path: Path) -> No
         assert await wire.until_closed() == b""
 
 
-async def test_a_hanging_upstream_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    config = EmulatorConfig(app_key=APP_KEY, latency_s=30)
-    async with asyncio.timeout(8), contextlib.AsyncExitStack() as after:
-        async with world(tmp_path, emulator=config, drain_s=1) as it:
+@pytest.mark.parametrize(("drain_s", "status", "problem"), [(0, 503, "draining"), (10, 200, None)])
+async def test_the_end_waits_for_the_upstream_as_long_as_it_is_told(
+    tmp_path: Path, drain_s: int, status: int, problem: str | None
+) -> None:
+    config = EmulatorConfig(app_key=APP_KEY, latency_s=0.3)
+    async with contextlib.AsyncExitStack() as after:
+        async with world(tmp_path, emulator=config, drain_s=drain_s) as it:
             wire = await after.enter_async_context(it.wire())
             await wire.send(message("GET", chat_path(it.chat(), "/info"), it.bearer()))
             await until(lambda: it.upstream_requests() == 1)
         response = await wire.response()
-        assert (response.status, response.problem) == (503, "draining")
+        assert (response.status, response.problem) == (status, problem)
 
 
 async def test_the_private_listener_sends_nobody_elsewhere(tmp_path: Path) -> None:
@@ -115,14 +118,9 @@ async def test_a_look_at_the_files_that_fails_is_not_the_last(
     async def look() -> None:
         nonlocal looks
         looks += 1
-        raise KeyError
-
-    async def at_once(_seconds: float) -> None:
-        if looks == 3:
-            raise asyncio.CancelledError
+        raise KeyError if looks < 4 else asyncio.CancelledError
 
     monkeypatch.setattr(gateway, "read_keys_again", look)
-    monkeypatch.setattr("gateway.app.asyncio.sleep", at_once)
     with pytest.raises(asyncio.CancelledError):
-        await gateway.keep_reading()
+        await gateway.keep_reading(every_s=0)
     assert gateway.metrics.crashes == 3

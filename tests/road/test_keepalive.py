@@ -314,17 +314,3 @@ async def test_of_two_answers_the_one_asked_for_later_knows_better() -> None:
     contact = world.store.contact(Chat(ACCOUNT, chat))
     assert contact is not None
     assert contact.state == "chatting"
-
-
-@virtual
-async def test_draining_ends_what_has_not_landed_in_time() -> None:
-    world = Simulation(latency_s=lambda: 4.0)
-    chat = world.chat()
-    waiting = [asyncio.create_task(world.info(chat)), asyncio.create_task(world.rename(chat, "Zoe"))]
-    await asyncio.sleep(0.1)
-    began = world.clock.now()
-    await world.exchange.flights.drain(1.0)
-    assert world.clock.now() - began == pytest.approx(1.0)
-    for reply in await asyncio.gather(*waiting):
-        assert (reply.status, b"problem:draining" in reply.body) == (503, True)
-    await world.settle()

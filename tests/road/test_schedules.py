@@ -153,9 +153,9 @@ class Story:
 class Run:
     """One schedule."""
 
-    def __init__(self, world: Simulation, rules: Mapping[str, float], latencies: Iterator[float]) -> None:
+    def __init__(self, world: Simulation, ttl_s: Mapping[str, float], latencies: Iterator[float]) -> None:
         self.world = world
-        self.ttl_s = rules
+        self.ttl_s = ttl_s
         self.stories = [Story(world, world.chat()) for _ in range(2)]
         self.on_the_way: list[tuple[str, str | None]] = []
         self.numbers = itertools.count()

@@ -27,7 +27,7 @@ def test_the_key_that_worked_last_comes_first(tmp_path: Path) -> None:
     assert keys.in_order() == (AppKey("key-one"), AppKey("key-two"))
     keys.prefer(AppKey("key-two"))
     assert keys.in_order() == (AppKey("key-two"), AppKey("key-one"))
-    assert keys.refresh() is False
+    assert keys.refresh() is None
     assert keys.in_order()[0] == AppKey("key-two")
     keys.prefer(AppKey("a stranger"))
     assert keys.in_order() == (AppKey("key-two"), AppKey("key-one"))
@@ -36,18 +36,18 @@ def test_the_key_that_worked_last_comes_first(tmp_path: Path) -> None:
 def test_a_changed_file_takes_effect_and_an_unfit_one_does_not(tmp_path: Path) -> None:
     keys = two(tmp_path)
     (tmp_path / "one").write_text("key-three")
-    assert keys.refresh() is True
+    assert keys.refresh() == (AppKey("key-three"), AppKey("key-two"))
     assert keys.in_order() == (AppKey("key-three"), AppKey("key-two"))
-    for unfit in ("", "two words", "x" * 257, "ü"):
+    for unfit in ("", "two words", " padded", "two\n\n", "x" * 257, "ü"):
         (tmp_path / "one").write_text(unfit)
         fault = keys.refresh()
         # Told once, and without what is in the file.
         assert isinstance(fault, ValueError)
         assert str(tmp_path / "one") in str(fault)
         assert unfit == "" or unfit not in str(fault)
-        assert keys.refresh() is False
+        assert keys.refresh() is None
         (tmp_path / "one").write_text("key-three")
-        assert keys.refresh() is False
+        assert keys.refresh() is None
     (tmp_path / "one").unlink()
     assert isinstance(keys.refresh(), ValueError)
     assert keys.in_order()[0] == AppKey("key-three")

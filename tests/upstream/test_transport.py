@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -141,18 +140,15 @@ async def test_proxies_of_the_environment_are_not_believed(
 async def test_the_deadline_counts_the_wait_for_a_connection(tmp_path: Path) -> None:
     environ = {
         "UPSTREAM__MAX_CONNECTIONS": "1",
-        "UPSTREAM__DEADLINE_MS": "300",
+        "UPSTREAM__DEADLINE_MS": "600",
         "UPSTREAM__STALE_AFTER_MS": "100",
     }
     async with world(tmp_path, environ=environ) as it:
-        it.emulator.fail(Fault(times=None, delay_s=0.2))
-        began = time.monotonic()
+        # The first is done in time; the second has less time left than it needs.
+        it.emulator.fail(Fault(times=None, delay_s=0.4))
         asked = [it.get(account_path()) for _ in range(4)]
         statuses = sorted(response.status for response in await asyncio.gather(*asked))
-        assert statuses[0] == 200
-        assert statuses[-1] == 504
-        # Four in a row would take 0.8 s.
-        assert time.monotonic() - began < 0.7
+        assert statuses == [200, 504, 504, 504]
         it.emulator.clear_faults()
         assert (await it.get(account_path())).status == 200
 

@@ -111,6 +111,22 @@ async def test_the_last_good_value_outlives_a_sick_domain_service(tmp_path: Path
             await back.close()
 
 
+async def test_a_domain_service_that_hangs_costs_one_request_and_not_the_account(tmp_path: Path) -> None:
+    async with discovered(tmp_path) as (it, service):
+        assert (await it.get(account_path())).status == 200
+        await it.server.close()
+        assert (await it.get(account_path())).status == 502
+        service.emulator.clear_faults()
+        service.emulator.fail(Fault(resource="discovery", times=None, delivery=Hang()))
+        back = await serve(it.emulator, port=it.server.port)
+        try:
+            statuses = [(await it.get(account_path())).status for _ in range(3)]
+            assert statuses == [504, 200, 200]
+            assert lookups(service) == 2
+        finally:
+            await back.close()
+
+
 NONSENSE = [
     Fault(status=500),
     Fault(status=302, redirect="/elsewhere"),

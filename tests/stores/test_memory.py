@@ -1,0 +1,159 @@
+"""What the road may expect of a store, and what this one bounds."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.freshness import Contact, Entry
+from gateway.core.messages import Answer, Chat, Key, Representation
+from gateway.exchange import Store
+from gateway.stores.memory import CONTACTS, ENTRY_OVERHEAD_BYTES, GENERATIONS, MemoryStore
+
+ROOM = 1_000_000
+CHAT, OTHER = Chat("123", "H1-1"), Chat("123", "H1-2")
+
+
+class HandClock:
+    """Monotonic seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+def key(name: str = "/info", representation: Representation = Representation.JSON) -> Key:
+    return ("123", name, representation)
+
+
+def entry(body_bytes: int = 0, stale_until: float = 1010.0) -> Entry:
+    answer = Answer(200, (), b"x" * body_bytes)
+    return Entry(
+        answer, generation=0, sent_at=1000.0, refresh_at=1001.0, fresh_until=1002.0, stale_until=stale_until
+    )
+
+
+class StoreContract(abc.ABC):
+    """For every implementation of the port `Store`."""
+
+    @abc.abstractmethod
+    def make(self, max_bytes: int, now: HandClock) -> Store: ...
+
+    @pytest.fixture
+    def store(self, clock: HandClock) -> Store:
+        return self.make(ROOM, clock)
+
+    def test_an_entry_is_found_under_its_key_alone(self, store: Store) -> None:
+        kept = entry()
+        store.put(key(), kept)
+        assert store.get(key()) is kept
+        for unlike in (key("/events"), key(representation=Representation.XML), ("456", *key()[1:])):
+            assert store.get(unlike) is None
+
+    def test_the_later_entry_takes_the_place(self, store: Store) -> None:
+        store.put(key(), entry())
+        store.put(key(), later := entry())
+        assert store.get(key()) is later
+
+    def test_an_entry_leaves_when_it_may_not_even_be_stale(self, store: Store, clock: HandClock) -> None:
+        store.put(key(), entry(stale_until=1010.0))
+        clock.at = 1009.999
+        assert store.get(key()) is not None
+        clock.at = 1010.0
+        assert store.get(key()) is None
+
+    @given(
+        raised=st.lists(st.sampled_from(["a", "b", "c"])),
+        touched=st.lists(st.sampled_from(["a", "b", "c"])),
+    )
+    def test_a_generation_rises_with_each_write_and_never_falls(
+        self, raised: list[str], touched: list[str]
+    ) -> None:
+        store = self.make(ROOM, HandClock())
+        for chat in raised:
+            before = {name: store.generation(Chat("123", name)) for name in "abc"}
+            store.raise_generation(Chat("123", chat))
+            for name in touched:
+                store.touch(Chat("123", name), Contact(1000.0))
+            assert store.generation(Chat("123", chat)) > before[chat]
+            assert all(store.generation(Chat("123", name)) >= least for name, least in before.items())
+
+    def test_no_crowd_makes_a_generation_be_forgotten(self, store: Store) -> None:
+        for _ in range(3):
+            store.raise_generation(CHAT)
+        for number in range(2 * GENERATIONS):
+            store.raise_generation(Chat("123", str(number)))
+        assert store.generation(CHAT) >= 3
+
+    def test_a_chat_is_of_its_account(self, store: Store) -> None:
+        elsewhere = Chat("456", CHAT.id)
+        store.raise_generation(CHAT)
+        store.touch(CHAT, Contact(1000.0))
+        assert store.generation(elsewhere) == 0
+        assert store.contact(elsewhere) is None
+
+    def test_the_last_contact_is_known(self, store: Store) -> None:
+        assert store.contact(CHAT) is None
+        store.touch(CHAT, Contact(1000.0))
+        store.touch(CHAT, last := Contact(1001.0, 20.0, "chatting"))
+        assert store.contact(CHAT) == last
+        assert store.contact(OTHER) is None
+
+
+class TestMemoryStore(StoreContract):
+    def make(self, max_bytes: int, now: HandClock) -> MemoryStore:
+        return MemoryStore(max_bytes, now)
+
+    @pytest.mark.parametrize(("body_bytes", "is_kept"), [(0, True), (100, True), (101, False)])
+    def test_what_is_larger_than_the_whole_store_is_not_kept(
+        self, clock: HandClock, body_bytes: int, is_kept: bool
+    ) -> None:
+        store = self.make(ENTRY_OVERHEAD_BYTES + 100, clock)
+        store.put(key(), entry(body_bytes))
+        assert (store.get(key()) is not None) == is_kept
+
+    @given(bodies=st.lists(st.integers(0, 12_000), min_size=1, max_size=30))
+    def test_no_more_is_kept_than_there_is_room(self, bodies: list[int]) -> None:
+        room = 10_000
+        store = self.make(room, HandClock())
+        for number, body_bytes in enumerate(bodies):
+            store.put(key(str(number)), entry(body_bytes))
+            kept = [found for index in range(number + 1) if (found := store.get(key(str(index))))]
+            assert sum(ENTRY_OVERHEAD_BYTES + len(one.answer.body) for one in kept) <= room
+            assert (store.get(key(str(number))) is not None) == (ENTRY_OVERHEAD_BYTES + body_bytes <= room)
+
+    def test_who_was_asked_for_longest_ago_makes_room(self, clock: HandClock) -> None:
+        store = self.make(3 * ENTRY_OVERHEAD_BYTES, clock)
+        for name in "abc":
+            store.put(key(name), entry())
+        store.get(key("a"))
+        store.put(key("d"), entry())
+        assert [name for name in "abcd" if store.get(key(name))] == ["a", "c", "d"]
+
+    def test_chats_that_share_a_counter_only_share_it(self, store: Store) -> None:
+        store.raise_generation(CHAT)
+        ids = (Chat("123", str(number)) for number in itertools.count())
+        sharer = next(chat for chat in ids if store.generation(chat))
+        store.raise_generation(sharer)
+        assert store.generation(CHAT) == store.generation(sharer) == 2
+        assert store.generation(OTHER) == 0
+        store.touch(sharer, Contact(1000.0))
+        assert store.contact(CHAT) is None
+
+    def test_contacts_are_bounded_and_the_oldest_goes(self, store: Store) -> None:
+        contact = Contact(1000.0)
+        chats = [Chat("123", str(number)) for number in range(CONTACTS + 1)]
+        for chat in chats:
+            store.touch(chat, contact)
+        assert [chat for chat in chats if store.contact(chat) is None] == [chats[0]]
