@@ -18,7 +18,7 @@ from gateway.identity.development import kid_of, mint, write_key_pair
 
 ISSUER = "https://issuer.example"
 AUDIENCE = "chat-gateway"
-#: RSA keys take their time, to make and to load.
+#: RSA keys take their time to make.
 ALGORITHM = "ES256"
 ACCOUNT = "123"
 
@@ -37,11 +37,12 @@ class Stage:
     config: Path
     private_key: bytes = field(repr=False)
     wall: Callable[[], float] = time.time
+    algorithm: str = ALGORITHM
 
     def token(self, subject: str = "bff", lifetime_s: float = 3600.0, **claims: object) -> str:
         """A token for one of the clients of the shipped policies."""
         said = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": int(self.wall() + lifetime_s)}
-        return mint(self.private_key, ALGORITHM, kid_of(self.private_key), said | claims)
+        return mint(self.private_key, self.algorithm, kid_of(self.private_key), said | claims)
 
 
 def set_stage(
@@ -52,14 +53,15 @@ def set_stage(
     public_url: str,
     upstream: str,
     app_key: str,
+    algorithm: str = ALGORITHM,
     **settings: object,
 ) -> Stage:
     """Write configuration, policies and keys into `folder`. `settings` go into `gateway.yaml` as they are."""
-    private, jwks = write_key_pair(folder, ALGORITHM)
+    private, jwks = write_key_pair(folder, algorithm)
     app_key_file = folder / "app-key"
     app_key_file.write_text(app_key + "\n")
     shutil.copytree(shipped_policies(), folder / "policies")
-    issuer = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": [ALGORITHM], "jwks": jwks.name}
+    issuer = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": [algorithm], "jwks": jwks.name}
     configuration = {
         "listen": listen,
         "admin_listen": admin_listen,
@@ -70,4 +72,4 @@ def set_stage(
     }
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(configuration | settings, sort_keys=False))
-    return Stage(config, private.read_bytes())
+    return Stage(config, private.read_bytes(), algorithm=algorithm)

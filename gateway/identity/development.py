@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jwt
@@ -166,6 +166,7 @@ def _inspect_part(name: str, part: str, faults: list[str]) -> Mapping[str, objec
         return None
 
 
+@lru_cache(maxsize=8)  # an RSA key is proven prime again at each loading
 def _load(private_pem: bytes) -> _PrivateKey:
     try:
         key = load_pem_private_key(private_pem, None)

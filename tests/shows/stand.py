@@ -69,6 +69,7 @@ async def two_processes() -> AsyncIterator[Stand]:
             public_url=f"http://{HOST}:{public}",
             upstream=f"http://{HOST}:{upstream}",
             app_key=APP_KEY,
+            algorithm="RS256",  # what most issuers sign with
         )
         emulating = f"emulator --port {upstream} --latency-ms {UPSTREAM_S * 1000:.0f} --no-agents"
         key = ("--app-key-file", str(folder / "app-key"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -188,7 +189,7 @@ async def test_a_slow_upstream_is_covered_by_the_last_good_answer(tmp_path: Path
         it.emulator.fail(Fault(delivery=Hang()))
         stale = await it.get(target)
         assert (stale.status, stale.body) == (200, first.body)
-        assert "hit; ttl=-" in (stale.header("cache-status") or "")
+        assert re.search("hit; ttl=-[0-9]+$", stale.header("cache-status") or "")
 
 
 async def test_a_pause_is_kept_and_told(tmp_path: Path) -> None:
