@@ -38,10 +38,7 @@ class Undressed:
 
 def undress(target: Target, answer: Answer, links: LinkMap) -> Undressed | Failed:
     """The answer without anything that may not cross, or why there is nothing left of it."""
-    body_is = media_type(answer.header(b"content-type")) or target.representation
-    error = read_error(answer.body, body_is) if answer.status >= 400 else None
-    code = None if error is None else error.internal_code
-    verdict = judge(_asked(target), answer.status, code)
+    verdict, error = judged(answer, _asked(target), target.representation)
     reason = _FAILURES.get(verdict)
     if reason is not None:
         return Failed(reason, answer.status, _retry_after_s(answer))
@@ -51,6 +48,15 @@ def undress(target: Target, answer: Answer, links: LinkMap) -> Undressed | Faile
         return _good(target, answer, links)
     except Broken:
         return Failed(Reason.UPSTREAM_BROKEN, answer.status)
+
+
+def judged(
+    answer: Answer, asked: Asked, representation: Representation
+) -> tuple[Verdict, UpstreamError | None]:
+    """Whose fault an answer is, and its error. A body that names no type is of `representation`."""
+    body_is = media_type(answer.header(b"content-type")) or representation
+    error = read_error(answer.body, body_is) if answer.status >= 400 else None
+    return judge(asked, answer.status, None if error is None else error.internal_code), error
 
 
 def _asked(target: Target) -> Asked:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -104,11 +103,10 @@ class Verifier:
     """Tells claims from refusals. `wall` gives the epoch seconds that `exp`, `nbf` and `iat` are measured by.
 
     Tokens found good are remembered until the issuer's key set is another object; time is looked at on
-    each use. `faults` counts refusals.
+    each use.
     """
 
     def __init__(self, issuers: Iterable[Issuer], wall: Callable[[], float]) -> None:
-        self.faults: Counter[Fault] = Counter()
         self._issuers = _by_name(issuers)
         self._wall = wall
         self._memory: LRUCache[bytes, _Verified] = LRUCache(MEMORY_BYTES, _memory_size)
@@ -118,11 +116,10 @@ class Verifier:
         outcome = self.examine(authorization)
         if isinstance(outcome, Claims):
             return outcome
-        self.faults[outcome] += 1
         return Refusal(outcome.reason, because=outcome.value)
 
     def examine(self, authorization: bytes | None) -> Claims | Fault:
-        """Like `verify`, with the exact fault and without counting it."""
+        """Like `verify`, with the exact fault, and at once."""
         if authorization is None:
             return Fault.MISSING
         if len(authorization) > len(_SCHEME) + MAX_TOKEN_BYTES:

@@ -18,6 +18,8 @@ class Metrics(Collector):
         self.requests: Counter[tuple[str, str, str, str]] = Counter()
         #: (resource, outcome) → requests to the upstream
         self.upstream_requests: Counter[tuple[str, str]] = Counter()
+        #: what was wrong with a token → refusals
+        self.token_refusals: Counter[str] = Counter()
         self.foreign_links = 0
         self.crashes = 0
         self.reload_failures = 0
@@ -39,8 +41,14 @@ class Metrics(Collector):
         )
         for upstream_labels, count in self.upstream_requests.items():
             upstream.add_metric(upstream_labels, count)
+        refusals = CounterMetricFamily(
+            "chat_gateway_token_refusals", "Refused tokens, by what was wrong with them", labels=("because",)
+        )
+        for because, count in self.token_refusals.items():
+            refusals.add_metric((because,), count)
         yield requests
         yield upstream
+        yield refusals
         yield CounterMetricFamily(
             "chat_gateway_foreign_links",
             "Links that lead elsewhere than to a configured account, left alone",

@@ -28,6 +28,8 @@ class Observer:
         client = _client(trip)
         resource = NOBODY if trip.target is None else trip.target.resource.name
         outcome = _outcome(trip)
+        because = _because(trip)
+        self._metrics.token_refusals.update(because.values())
         self._metrics.requests[client, resource, str(reply.status), outcome] += 1
         self._log.info(
             "request",
@@ -38,7 +40,7 @@ class Observer:
             chat=None if trip.target is None or trip.target.chat is None else hashed(trip.target.chat),
             status=reply.status,
             outcome=outcome,
-            **_because(trip),
+            **because,
             duration_ms=round(seconds * 1000, 3),
         )
 

@@ -14,11 +14,10 @@ from typing import Any
 
 import httpx2
 
-from gateway.core.documents import read_error
+from gateway.core.answers import judged
 from gateway.core.errors import Reason
-from gateway.core.faults import Asked, Verdict, judge
+from gateway.core.faults import Asked, Verdict
 from gateway.core.freshness import Failed
-from gateway.core.headers import media_type
 from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Representation, UpstreamRequest
 from gateway.upstream.accounts import Accounts, Get
@@ -76,11 +75,8 @@ class _Progress:
 
     @property
     def is_connecting(self) -> bool:
-        return "connection.connect_tcp.started" in self._events and not self._is_sending
-
-    @property
-    def _is_sending(self) -> bool:
-        return "http11.send_request_headers.started" in self._events
+        is_sending = "http11.send_request_headers.started" in self._events
+        return "connection.connect_tcp.started" in self._events and not is_sending
 
     def may_repeat(self, error: Exception) -> bool:
         """Whether a reused connection closed before the answer's head: nobody need have seen the request."""
@@ -116,30 +112,24 @@ class HttpUpstream:
         """A read whose key is refused tries the other key, once; the one that works is remembered."""
         keys = self._accounts.keys(request.account)
         key, *others = keys.in_order()
-        answer = await self._send(request, origin, key, is_read=is_read)
+        answer = await self._send(request, origin, key, may_repeat=is_read)
         if not is_read or not others or not _refuses_key(answer):
             return answer
-        answer = await self._send(request, origin, others[0], is_read=is_read)
+        answer = await self._send(request, origin, others[0], may_repeat=True)
         if isinstance(answer, Answer) and not _refuses_key(answer):
             keys.prefer(others[0])
         return answer
 
     async def _send(
-        self, request: UpstreamRequest, origin: str, key: AppKey, *, is_read: bool
-    ) -> Answer | Failed:
-        outcome = await self._attempt(request, origin, key, may_repeat=is_read)
-        return outcome or await self._attempt(request, origin, key, may_repeat=False) or _RESET
-
-    async def _attempt(
         self, request: UpstreamRequest, origin: str, key: AppKey, *, may_repeat: bool
-    ) -> Answer | Failed | None:
-        """One request on the wire; None when it may and should be repeated."""
+    ) -> Answer | Failed:
+        """A request on the wire; where it may, it is repeated once, if its kept connection had closed."""
         progress = _Progress()
         try:
             return await self._exchange(request, origin, key, progress)
         except _TRANSLATED as error:
             if may_repeat and progress.may_repeat(error):
-                return None
+                return await self._send(request, origin, key, may_repeat=False)
             reason = _reason(error)
             if reason is Reason.UPSTREAM_UNREACHABLE:
                 self._accounts.doubt(request.account)
@@ -164,16 +154,12 @@ class HttpUpstream:
         return key.blanked(await _carry(self._transport, sent, self._limits.max_answer_bytes))
 
 
-_RESET = Failed(Reason.UPSTREAM_RESET)
-
-
 def _refuses_key(answer: Answer | Failed) -> bool:
-    if isinstance(answer, Failed) or answer.status < 400:
+    """Whether a read was refused for its key."""
+    if isinstance(answer, Failed):
         return False
-    body_is = media_type(answer.header(b"content-type")) or Representation.JSON
-    error = read_error(answer.body, body_is)
-    code = None if error is None else error.internal_code
-    return judge(Asked.READ, answer.status, code) is Verdict.OUR_KEY
+    verdict, _ = judged(answer, Asked.READ, Representation.JSON)
+    return verdict is Verdict.OUR_KEY
 
 
 _TRANSLATED: tuple[type[Exception], ...] = tuple(kind for kind, _ in _ENDINGS)

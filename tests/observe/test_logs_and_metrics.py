@@ -116,3 +116,13 @@ async def test_what_is_no_request_is_counted_and_logged_once(tmp_path: Path) -> 
         assert len([json.loads(line) for line in it.log.getvalue().splitlines()]) == 1
         text = (await it.admin("/metrics")).body.decode()
         assert 'outcome="malformed-request"' in text
+
+
+async def test_what_is_wrong_with_a_token_is_logged_and_counted_and_not_told(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        refused = await it.ask("GET", account_path(), it.bearer(aud="somebody-else"))
+        assert (refused.status, refused.problem) == (401, "token-invalid")
+        assert b"audience" not in refused.body
+        assert [line["because"] for line in it.lines()] == ["audience"]
+        text = (await it.admin("/metrics")).body.decode()
+        assert 'chat_gateway_token_refusals_total{because="audience"} 1.0' in text
