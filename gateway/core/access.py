@@ -1,18 +1,20 @@
 """Who may do what: the one place that says yes.
 
-`admit` turns claims, policies and a target into a grant or a refusal. A grant is a value that carries
-its own end, so that whoever holds it, a waiter or the edge, can tell by itself when it is dead.
+`identify` finds the client of a token, `admit` turns client, claims and target into a grant or a refusal.
+Each decision names its rule: `partner/allow/chat:read`, `partner/deny/events`, `partner/default-deny`. A
+grant is a value that carries its own end, so that whoever holds it, a waiter or the edge, can tell by itself
+when it is dead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.core.errors import Reason, Refusal
 from gateway.core.paths import Target
 from gateway.core.policy import Client, Policies
-from gateway.core.views import FULL, View
+from gateway.core.views import View
 
 
 def _for_ever() -> bool:
@@ -23,17 +25,19 @@ def _for_ever() -> bool:
 class Claims:
     """What a verified token says. `expires_at` is its `exp` plus the issuer's leeway, in epoch seconds.
 
-    `stands` tells whether the key that vouched for it still does.
+    `client` is who the token is for, where its issuer has a claim that says so. `stands` tells whether the
+    key that vouched for it still does, and nobody has revoked it.
     """
 
     values: Mapping[str, object]
     expires_at: float
     stands: Callable[[], bool] = field(default=_for_ever, compare=False, repr=False)
+    client: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeadWhen:
-    """The end of a grant: the token's expiry, the end of its key, or policies newer than these."""
+    """The end of a grant: the token's expiry, its revocation or that of its key, or newer policies."""
 
     expires_at: float
     policies_version: int
@@ -46,30 +50,88 @@ class DeadWhen:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The decision "this token may make this request"."""
+    """The decision "this token may make this request", and the rule that made it."""
 
-    client: str
-    view: View
+    client: Client
+    rule: str
     dead_when: DeadWhen
 
+    @property
+    def view(self) -> View:
+        return self.client.view
 
-def admit(claims: Claims, policies: Policies, target: Target) -> Grant | Refusal:
-    """Default deny: one client must match the token, and its policy must allow account and action."""
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What a client in shadow mode would have decided: `allow` or a reason's slug, and by which rule."""
+
+    client: str
+    outcome: str
+    rule: str
+
+
+def identify(claims: Claims, policies: Policies, is_revoked: Callable[[str], bool]) -> Client | Refusal:
+    """The one client that a token is for."""
     matching = [client for client in policies.clients if _matches(client, claims)]
     if len(matching) != 1:
         return Refusal(Reason.AMBIGUOUS if matching else Reason.NO_CLIENT)
     client = matching[0]
-    if client.accounts is not None and target.account not in client.accounts:
-        return Refusal(Reason.ACCOUNT_DENIED, client=client.name)
-    if target.action not in client.allow:
-        return Refusal(Reason.ACTION_DENIED, client=client.name)
-    return Grant(client.name, FULL, DeadWhen(claims.expires_at, policies.version, claims.stands))
+    if is_revoked(client.name):
+        return Refusal(Reason.TOKEN_REVOKED, client=client.name, rule=f"{client.name}/revoked")
+    return client
 
 
 def _matches(client: Client, claims: Claims) -> bool:
-    return all(_equal(claims.values.get(name), wanted) for name, wanted in client.match.items())
+    return claims.client in {None, client.name} and _conditions_met(client, claims)
 
 
-def _equal(value: object, wanted: object) -> bool:
-    # True == 1 in Python, but not in a token.
-    return type(value) is type(wanted) and value == wanted
+def _conditions_met(client: Client, claims: Claims) -> bool:
+    return all(condition.met_by(claims.values.get(condition.claim)) for condition in client.match)
+
+
+def admit(
+    client: Client, claims: Claims, policies: Policies, target: Target, is_revoked: Callable[[str], bool]
+) -> Grant | Refusal:
+    """Default deny: the client's policy must allow the target, and nothing in it may deny it."""
+    reason, rule = _decide(client, claims, target)
+    if reason is not None:
+        return Refusal(reason, client=client.name, rule=rule)
+    stands = claims.stands
+    return Grant(
+        client,
+        rule,
+        DeadWhen(claims.expires_at, policies.version, lambda: stands() and not is_revoked(client.name)),
+    )
+
+
+def shadows(claims: Claims, policies: Policies, target: Target) -> Iterator[tuple[Client, Shadow]]:
+    """What those clients would have decided that are in shadow mode and match the token.
+
+    They go by their conditions alone: where an issuer names the client, it names the one in force.
+    """
+    for client in policies.shadows:
+        if _conditions_met(client, claims):
+            reason, rule = _decide(client, claims, target)
+            yield client, Shadow(client.name, "allow" if reason is None else reason.slug, rule)
+
+
+def _decide(client: Client, claims: Claims, target: Target) -> tuple[Reason | None, str]:
+    """None or why not, and the rule that decides; what denies comes before what allows."""
+    name = client.name
+    if client.accounts is not None and target.account not in client.accounts:
+        return Reason.ACCOUNT_DENIED, f"{name}/accounts"
+    covering = (target.action, target.resource.name, f"{target.method} {target.resource.name}")
+    for entry in client.deny:
+        if entry in covering:
+            return Reason.ACTION_DENIED, f"{name}/deny/{entry}"
+    if client.chats is not None and target.chat is not None:
+        claim = claims.values.get(client.chats)
+        if not isinstance(claim, str) or claim != target.chat.id:
+            return Reason.CHAT_DENIED, f"{name}/chats"
+    field_name = target.resource.field
+    if field_name is not None and target.is_read and not client.view.shows(field_name):
+        return Reason.FIELD_DENIED, f"{name}/view"
+    for entry in client.allow:
+        if entry in covering:
+            return None, f"{name}/allow/{entry}"
+    return Reason.ACTION_DENIED, f"{name}/default-deny"

@@ -18,7 +18,7 @@ from gateway.core.headers import media_type
 from gateway.core.links import LinkMap, clean_text, rewrite, rewrite_url
 from gateway.core.messages import Answer, Headers, Representation
 from gateway.core.paths import Target
-from gateway.core.views import Slot, View
+from gateway.core.views import FULL, Slot, View, viewed
 
 NOTHING_KNOWN = InfoFacts(None, None)
 
@@ -131,16 +131,21 @@ def render(entry: Entry, view: View, target: Target) -> Slot:
     """The slot of (target, view), rendered once per entry."""
     slot = entry.slots.get(view)
     if slot is None:
-        slot = entry.slots[view] = _render(entry.answer, target)
+        slot = entry.slots[view] = _render(entry.answer, view, target)
     return slot
 
 
-def _render(answer: Answer, target: Target) -> Slot:
+def _render(answer: Answer, view: View, target: Target) -> Slot:
     rule = target.resource.cache
     etag = None
     head = list(answer.headers)
+    body = answer.body
+    # An error's body is the gateway's own and has no fields of a chat.
+    if answer.status < 400:
+        # The answer to a write may be of another type than was asked for.
+        body = _shown(body, media_type(answer.header(b"content-type")) or target.representation, view)
     if answer.status != 204:  # RFC 9110 §8.6
-        head.append((b"content-length", str(len(answer.body)).encode()))
+        head.append((b"content-length", str(len(body)).encode()))
     head.append(
         (
             b"cache-control",
@@ -148,7 +153,16 @@ def _render(answer: Answer, target: Target) -> Slot:
         )
     )
     if rule is not None and target.is_read and answer.status == 200:
-        document = Document.parse(answer.body, target.representation)
+        document = Document.parse(body, target.representation)
         etag = b'W/"' + document.fingerprint(rule.volatile).encode() + b'"'
         head.append((b"etag", etag))
-    return Slot(answer.status, tuple(head), answer.body, etag)
+    return Slot(answer.status, tuple(head), body, etag)
+
+
+def _shown(body: bytes, representation: Representation, view: View) -> bytes:
+    if view == FULL or not body:
+        return body
+    if representation is Representation.JSON and not body.lstrip().startswith(b"{"):
+        # What has no name cannot be chosen. The vendor's documents are objects.
+        return b"{}"
+    return viewed(body, representation, view)

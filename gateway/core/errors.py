@@ -10,6 +10,7 @@ import enum
 import json
 from dataclasses import dataclass
 
+from gateway.core.limits import UNCOUNTED, Standing
 from gateway.core.messages import Representation
 
 
@@ -63,6 +64,12 @@ class Reason(enum.Enum):
         "This resource has none of the representations that Accept names.",
     )
     BODY_TOO_LARGE = ("body-too-large", 413, "Body too large", "The body is larger than the gateway takes.")
+    VISITOR_IP_MISSING = (
+        "visitor-ip-missing",
+        400,
+        "Visitor address missing",
+        "This client must say the visitor's address where it starts a chat (request.visitorIp).",
+    )
     UNSUPPORTED_MEDIA_TYPE = (
         "unsupported-media-type",
         415,
@@ -79,6 +86,7 @@ class Reason(enum.Enum):
     )
     TOKEN_INVALID = ("token-invalid", 401, "Token invalid", "The token was not accepted.")
     TOKEN_EXPIRED = ("token-expired", 401, "Token expired", "The token has expired.")
+    TOKEN_REVOKED = ("token-revoked", 401, "Token revoked", "The token was revoked.")
     NO_CLIENT = ("no-client", 403, "No client", "No client of this gateway matches the token.")
     AMBIGUOUS = (
         "ambiguous",
@@ -88,6 +96,26 @@ class Reason(enum.Enum):
     )
     ACCOUNT_DENIED = ("account-denied", 403, "Account denied", "This client may not use this account.")
     ACTION_DENIED = ("action-denied", 403, "Action denied", "This client may not do this.")
+    CHAT_DENIED = ("chat-denied", 403, "Chat denied", "This token is for another chat.")
+    FIELD_DENIED = ("field-denied", 403, "Field denied", "This client does not get to see this field.")
+    RATE_LIMITED = (
+        "rate-limited",
+        429,
+        "Rate limited",
+        "This client has used up what it may; violated-policies names the limits, Retry-After says how long.",
+    )
+    TOO_MANY_BAD_TOKENS = (
+        "too-many-bad-tokens",
+        429,
+        "Too many bad tokens",
+        "Too many tokens from this address were not accepted; Retry-After says how long to wait.",
+    )
+    KEYS_UNAVAILABLE = (
+        "keys-unavailable",
+        503,
+        "Keys unavailable",
+        "The keys of the token's issuer could not be had; Retry-After says when to try again.",
+    )
 
     # The upstream, or the way to it.
     UPSTREAM_ERROR = ("upstream-error", 502, "Upstream error", "The chat service failed to answer.")
@@ -128,6 +156,12 @@ class Reason(enum.Enum):
         "Upstream throttled",
         "The chat service asked for a pause; Retry-After says how long.",
     )
+    UPSTREAM_BUSY = (
+        "upstream-busy",
+        503,
+        "Upstream busy",
+        "More is asked of the chat service than it may be asked; Retry-After says when to try again.",
+    )
     DRAINING = ("draining", 503, "Shutting down", "This gateway is shutting down; another will answer.")
     UPSTREAM_TIMEOUT = (
         "upstream-timeout",
@@ -152,7 +186,8 @@ class Reason(enum.Enum):
 class Refusal:
     """A request that ends here. `client` is known once a token has matched one.
 
-    `because` is a label for the log that says more than the client is told.
+    `because` is a label for the log that says more than the client is told; `rule` is what decided.
+    `standing` is that of a client that broke a limit.
     """
 
     reason: Reason
@@ -160,23 +195,39 @@ class Refusal:
     because: str | None = None
     retry_after_s: float | None = None
     allow: tuple[str, ...] = ()
+    rule: str | None = None
+    standing: Standing = UNCOUNTED
+
+    @property
+    def violated(self) -> tuple[str, ...]:
+        """The names of the limits that were broken."""
+        return self.standing.violated
 
 
-def problem(reason: Reason, representation: Representation, request_id: str) -> tuple[bytes, bytes]:
-    """A problem document, as (content type, body): RFC 9457 §3 in JSON, appendix B in XML."""
+def problem(
+    reason: Reason, representation: Representation, request_id: str, violated: tuple[str, ...] = ()
+) -> tuple[bytes, bytes]:
+    """A problem document, as (content type, body): RFC 9457 §3 in JSON, appendix B in XML.
+
+    `violated` becomes the member `violated-policies` (draft-ietf-httpapi-ratelimit-headers-11).
+    """
     if representation is Representation.JSON:
-        members = {
+        members: dict[str, object] = {
             "type": reason.type,
             "title": reason.title,
             "status": reason.status,
             "detail": reason.detail,
             "request_id": request_id,
         }
+        if violated:
+            members["violated-policies"] = violated
         return b"application/problem+json", json.dumps(members).encode()
-    # The words are fixed and the id is one of ours: nothing here needs escaping.
+    # The words are fixed, the id is one of ours, and limits are named by us: nothing here needs escaping.
+    policies = "".join(f"<i>{name}</i>" for name in violated)
+    policies = f"<violated-policies>{policies}</violated-policies>" if violated else ""
     document = (
         '<?xml version="1.0" encoding="UTF-8"?>'
         f'<problem xmlns="urn:ietf:rfc:7807"><type>{reason.type}</type><title>{reason.title}</title>'
-        f"<status>{reason.status}</status><detail>{reason.detail}</detail><request-id>{request_id}</request-id></problem>"
+        f"<status>{reason.status}</status><detail>{reason.detail}</detail><request-id>{request_id}</request-id>{policies}</problem>"
     )
     return b"application/problem+xml", document.encode()

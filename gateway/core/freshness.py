@@ -31,6 +31,9 @@ SILENCE_MARGIN_S = 2.0
 ENDED_MAX_S = 30.0
 #: How long "chat session not found" is believed.
 GONE_TTL_S = 2.0
+#: (epoch, writes): an entry is good for as long as neither the gateway's address and upstream nor the chat
+#: have been changed.
+Generation = tuple[int, int]
 #: The state of a chat that the upstream no longer knows.
 GONE = "gone"
 
@@ -64,7 +67,7 @@ class Entry:
     """
 
     answer: Answer
-    generation: int
+    generation: Generation
     sent_at: float
     refresh_at: float
     fresh_until: float
@@ -101,7 +104,7 @@ def keep(
     answer: Answer,
     verdict: Verdict,
     rule: CacheRule | None,
-    generation: int,
+    generation: Generation,
     contact: Contact,
     *,
     round_trip_s: float,
@@ -115,7 +118,7 @@ def keep(
 
 
 def _keep_for(
-    answer: Answer, rule: CacheRule, generation: int, contact: Contact, round_trip_s: float
+    answer: Answer, rule: CacheRule, generation: Generation, contact: Contact, round_trip_s: float
 ) -> Entry:
     """The entry of a good answer that was asked for at `contact.at`."""
     state = contact.state
@@ -127,13 +130,13 @@ def _keep_for(
     return Entry(answer, generation, contact.at, fresh_until - early_s, fresh_until, stale_until)
 
 
-def _keep_gone(answer: Answer, generation: int, sent_at: float) -> Entry:
+def _keep_gone(answer: Answer, generation: Generation, sent_at: float) -> Entry:
     """The negative entry of a chat that is gone. It costs nobody's life, so nothing is refreshed early."""
     until = sent_at + GONE_TTL_S
     return Entry(answer, generation, sent_at, until, until, until)
 
 
-def keep_nothing(answer: Answer, generation: int, sent_at: float) -> Entry:
+def keep_nothing(answer: Answer, generation: Generation, sent_at: float) -> Entry:
     """For an answer that is shared by those who wait for it and by nobody after."""
     return Entry(answer, generation, sent_at, sent_at, sent_at, sent_at)
 
@@ -154,6 +157,7 @@ class Failed:
 
 _UNWELL = frozenset(
     {
+        Reason.UPSTREAM_BUSY,
         Reason.UPSTREAM_ERROR,
         Reason.UPSTREAM_RESET,
         Reason.UPSTREAM_THROTTLED,
@@ -190,7 +194,7 @@ Plan = Serve | Fetch | Hold
 
 
 def plan(
-    entry: Entry | None, generation: int, contact: Contact | None, hold: Failed | None, now: float
+    entry: Entry | None, generation: Generation, contact: Contact | None, hold: Failed | None, now: float
 ) -> Plan:
     """What to do about a request for a resource that is coalesced or cached."""
     if entry is not None and entry.generation != generation:

@@ -28,6 +28,8 @@ READ: Mapping[bytes, bool] = {
     b"host": False,
     b"if-none-match": True,
     b"origin": False,
+    # Believed as far as core.peers says.
+    b"x-forwarded-for": True,
     b"x-http-method-override": False,
     b"x-request-id": False,
 }
@@ -110,6 +112,7 @@ class Own:
     cache_status: str | None = None
     proxy_status: str | None = None
     origin: bytes | None = None
+    limits: Headers = ()
 
 
 def join(head: Headers, own: Own) -> Headers:
@@ -129,11 +132,13 @@ def join(head: Headers, own: Own) -> Headers:
     if own.origin is not None:
         fields.append((b"access-control-allow-origin", own.origin))
         fields.append((b"access-control-expose-headers", EXPOSED))
-    return head + tuple(fields)
+    return head + tuple(fields) + own.limits
 
 
 #: What a browser's script may read of a reply.
-EXPOSED = b"Age, Cache-Status, ETag, Location, Proxy-Status, Retry-After, X-Request-ID"
+EXPOSED = (
+    b"Age, Cache-Status, ETag, Location, Proxy-Status, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+)
 
 
 def etag_matches(if_none_match: bytes | None, etag: bytes | None) -> bool:

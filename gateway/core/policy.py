@@ -6,17 +6,46 @@ Durations are seconds here; in the files they are milliseconds and say so in the
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.core.limits import UNLIMITED, Limits
 from gateway.core.messages import Representation
+from gateway.core.views import FULL, View
 
 #: Every action a client can be allowed. `chat:write` includes ending the chat.
 ACTIONS = ("account:read", "account:write", "chat:read", "chat:start", "chat:write")
 
 #: The life of a chat, as `info.state` spells it.
 STATES = ("waiting", "chatting", "ended")
+
+ClaimValue = str | int | bool
+
+
+class Priority(enum.Enum):
+    """Whose fetches go first when the upstream's budget is short: (name, weight in the queue)."""
+
+    HIGH = ("high", 8)
+    NORMAL = ("normal", 4)
+    LOW = ("low", 1)
+
+    def __init__(self, label: str, weight: int) -> None:
+        self.label = label
+        self.weight = weight
+
+
+class VisitorIp(enum.Enum):
+    """What is done about the visitor's address where a chat is started.
+
+    Without `request.visitorIp` the vendor takes the gateway's address for the visitor's. REQUIRE refuses a
+    body without it, FROM_FORWARDED writes it in from X-Forwarded-For, PASS leaves the body alone.
+    """
+
+    REQUIRE = "require"
+    FROM_FORWARDED = "from_forwarded"
+    PASS = "pass"  # noqa: S105 - no password
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +83,57 @@ class Resource:
     def of_chat(self) -> bool:
         return "{chat}" in self.path
 
+    @property
+    def field(self) -> str | None:
+        """The one field of `info` that this resource is, if it is one (`chat/{chat}/info/visitorName`)."""
+        return self.path[3] if len(self.path) == 4 and self.path[:3] == ("chat", "{chat}", "info") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What one claim of a token must be: one of these values, or a text that begins with `prefix`."""
+
+    claim: str
+    any_of: tuple[ClaimValue, ...] = ()
+    prefix: str | None = None
+
+    def met_by(self, value: object) -> bool:
+        """Whether a claim's value will do; None stands for a claim that is not there."""
+        if self.prefix is not None:
+            return isinstance(value, str) and value.startswith(self.prefix)
+        # True == 1 in Python, but not in a token.
+        return any(type(value) is type(wanted) and value == wanted for wanted in self.any_of)
+
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client of `policies/clients/*.yaml`. `accounts` is None for all that are configured."""
+    """One client of `policies/clients/*.yaml`.
+
+    `match` holds a condition for `iss` and perhaps others; all must be met. `accounts` is None for all that
+    are configured. An entry of `allow` and `deny` is an action (`chat:read`), a resource (`info`), or one of
+    its methods (`GET events`). `chats` names the claim that must equal the chat's id.
+    """
 
     name: str
-    match: Mapping[str, str | int | bool]
+    match: tuple[Condition, ...]
     accounts: frozenset[str] | None
-    allow: frozenset[str]
+    allow: tuple[str, ...]
+    deny: tuple[str, ...] = ()
+    chats: str | None = None
+    view: View = FULL
+    limits: Limits = UNLIMITED
+    priority: Priority = Priority.NORMAL
+    visitor_ip: VisitorIp = VisitorIp.PASS
 
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """All of `policies/`, as one value. `version` tells one reading from another: grants end with theirs."""
+    """All of `policies/`, as one value. `version` tells one reading from another: grants end with theirs.
+
+    `shadows` are clients in `mode: shadow`: what they would decide is told, and changes nothing.
+    """
 
     version: int
     resources: tuple[Resource, ...]
     clients: tuple[Client, ...]
+    shadows: tuple[Client, ...] = ()

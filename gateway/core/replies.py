@@ -11,11 +11,12 @@ import math
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from gateway.core.access import Grant
+from gateway.core.access import Grant, Shadow
 from gateway.core.answers import render
 from gateway.core.errors import Reason, Refusal, problem
 from gateway.core.freshness import Entry, Failed
 from gateway.core.headers import NAME, Own, etag_matches, join
+from gateway.core.limits import UNCOUNTED, Standing
 from gateway.core.messages import Headers, Representation
 from gateway.core.paths import Target
 from gateway.core.requests import Request
@@ -34,11 +35,15 @@ class How(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """An entry for the client; `instead_of` says which failure a stale one stands in for."""
+    """An entry for the client; `instead_of` says which failure a stale one stands in for.
+
+    `opened` tells whether the request had the upstream asked, for this answer or for the next.
+    """
 
     entry: Entry
     how: How
     instead_of: Reason | None = None
+    opened: bool = False
 
 
 Result = Delivered | Failed | Refusal
@@ -46,11 +51,19 @@ Result = Delivered | Failed | Refusal
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """How far a request came along the road, and how it ended."""
+    """How far a request came along the road, and how it ended.
+
+    `client` and `rule` are known also where they led to a refusal. `standing` is what is left of the client's
+    limits, `shadows` what clients in shadow mode would have said.
+    """
 
     result: Result
     target: Target | None = None
     grant: Grant | None = None
+    client: str | None = None
+    rule: str | None = None
+    standing: Standing = UNCOUNTED
+    shadows: tuple[Shadow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +85,11 @@ def reply(trip: Trip, request: Request, default: Representation, now: float, wal
         case Delivered():
             made = _delivered(result, trip, request, now, wall)
         case Failed(reason, received, retry_after_s):
-            own = _own(request, wall, proxy_status=_proxy_status(reason, received))
+            own = _own(trip, request, wall, proxy_status=_proxy_status(reason, received))
             refusal = Refusal(reason, retry_after_s=retry_after_s)
             made = _problem(refusal, request.problem_representation(default), own)
         case Refusal():
-            made = _problem(result, request.problem_representation(default), _own(request, wall))
+            made = _problem(result, request.problem_representation(default), _own(trip, request, wall))
         case _:
             assert_never(result)
     return Reply(made.status, made.headers, b"") if request.method == "HEAD" else made
@@ -88,7 +101,7 @@ def _delivered(result: Delivered, trip: Trip, request: Request, now: float, wall
         raise AssertionError("an entry was delivered without a grant")
     slot = render(result.entry, grant.view, target)
     age_s = result.entry.age(now) if target.is_read else None
-    own = _own(request, wall, age_s=age_s, cache_status=_cache_status(result, now))
+    own = _own(trip, request, wall, age_s=age_s, cache_status=_cache_status(result, now))
     if target.is_read and etag_matches(request.fields.get(b"if-none-match"), slot.etag):
         return Reply(304, join(tuple(pair for pair in slot.head if pair[0] in _OF_304), own), b"")
     return Reply(slot.status, join(slot.head, own), slot.body)
@@ -98,6 +111,7 @@ _OF_304 = frozenset({b"cache-control", b"etag"})
 
 
 def _own(
+    trip: Trip,
     request: Request,
     wall: float,
     *,
@@ -105,7 +119,16 @@ def _own(
     cache_status: str | None = None,
     proxy_status: str | None = None,
 ) -> Own:
-    return Own(request.id, wall, request.vary, age_s, cache_status, proxy_status, request.origin)
+    return Own(
+        request.id,
+        wall,
+        request.vary,
+        age_s,
+        cache_status,
+        proxy_status,
+        request.origin,
+        trip.standing.fields,
+    )
 
 
 def _cache_status(result: Delivered, now: float) -> str:
@@ -136,6 +159,7 @@ _PROXY_ERRORS = {
     Reason.DRAINING: "proxy_internal_response",
     Reason.KEY_REFUSED: "proxy_configuration_error",
     Reason.UPSTREAM_BROKEN: "http_protocol_error",
+    Reason.UPSTREAM_BUSY: "connection_limit_reached",
     Reason.UPSTREAM_REDIRECT: "http_protocol_error",
     Reason.UPSTREAM_RESET: "connection_terminated",
     Reason.UPSTREAM_THROTTLED: "destination_unavailable",
@@ -153,7 +177,7 @@ def _proxy_status(reason: Reason, received: int | None) -> str | None:
 
 def _problem(refusal: Refusal, representation: Representation, own: Own) -> Reply:
     reason = refusal.reason
-    content_type, body = problem(reason, representation, own.request_id)
+    content_type, body = problem(reason, representation, own.request_id, refusal.violated)
     head = [
         (b"content-type", content_type),
         (b"content-length", str(len(body)).encode()),
@@ -163,11 +187,12 @@ def _problem(refusal: Refusal, representation: Representation, own: Own) -> Repl
         head.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after_s))).encode()))
     if refusal.allow:
         head.append((b"allow", ", ".join(refusal.allow).encode()))
-    if reason.status == 401:
-        head.append((b"www-authenticate", _CHALLENGES.get(reason, _INVALID_TOKEN)))
+    challenge = _CHALLENGES.get(reason.status)
+    if challenge is not None:
+        head.append((b"www-authenticate", _REALM if reason is Reason.TOKEN_MISSING else challenge))
     return Reply(reason.status, join(tuple(head), own), body)
 
 
 # RFC 6750 §3: no error code where no token was sent.
-_CHALLENGES = {Reason.TOKEN_MISSING: f'Bearer realm="{NAME}"'.encode()}
-_INVALID_TOKEN = f'Bearer realm="{NAME}", error="invalid_token"'.encode()
+_REALM = f'Bearer realm="{NAME}"'.encode()
+_CHALLENGES = {401: _REALM + b', error="invalid_token"', 403: _REALM + b', error="insufficient_scope"'}

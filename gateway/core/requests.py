@@ -16,7 +16,8 @@ class Request:
     """Line, fields of the table, and a body that is read late or never.
 
     `path` is raw: nothing in it is decoded. `origin` is the Origin that the configuration lets read
-    replies (CORS), if there was one; `vary` is what replies depend on.
+    replies (CORS), if there was one; `vary` is what replies depend on. `peer` is the client's address, None
+    where nobody sent the request; `visitor` is the one that the client says its own visitor has.
     """
 
     id: str
@@ -27,6 +28,8 @@ class Request:
     body: Callable[[], Awaitable[bytes | Refusal]] = field(repr=False)
     origin: bytes | None = None
     vary: bytes = VARY
+    peer: str | None = ""
+    visitor: str | None = field(default=None, repr=False)
 
     @property
     def line(self) -> Line:

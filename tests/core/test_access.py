@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from gateway.core.access import Claims, DeadWhen, Grant, admit
+from gateway.core.access import Claims, DeadWhen, Grant, Shadow, admit, identify, shadows
 from gateway.core.errors import Reason, Refusal
 from gateway.core.messages import Representation
 from gateway.core.paths import Line, Target, locate
-from gateway.core.policy import Client, Policies
+from gateway.core.policy import Client, Condition, Policies
+from gateway.core.views import View
 from tests.simulation import shipped
 
 ISS = "https://issuer.example"
 RESOURCES = shipped().resources
 CHAT = "/api/account/123/chat/H1-2K3"
 
+Match = Mapping[str, str | int | bool]
+
 
 def client(
-    name: str, match: Mapping[str, str | int | bool], *allow: str, accounts: frozenset[str] | None = None
+    name: str, match: Match, *allow: str, accounts: frozenset[str] | None = None, **more: Any
 ) -> Client:
-    return Client(name, {"iss": ISS, **match}, accounts, frozenset(allow))
+    conditions = tuple(Condition(claim, (wanted,)) for claim, wanted in ({"iss": ISS} | dict(match)).items())
+    return Client(name, conditions, accounts, allow, **more)
 
 
 def target(path: str = f"{CHAT}/info", method: str = "GET") -> Target:
@@ -31,18 +36,26 @@ def target(path: str = f"{CHAT}/info", method: str = "GET") -> Target:
     return found
 
 
-def decide(claims: Mapping[str, object], *clients: Client, of: Target | None = None) -> Grant | Refusal:
+def nobody(_: str) -> bool:
+    return False
+
+
+def decide(
+    claims: Mapping[str, object], *clients: Client, of: Target | None = None, named: str | None = None
+) -> Grant | Refusal:
     policies = Policies(7, RESOURCES, clients)
-    return admit(Claims({"iss": ISS, **claims}, 1000.0), policies, of or target())
+    said = Claims({"iss": ISS, **claims}, 1000.0, client=named)
+    found = identify(said, policies, nobody)
+    return found if isinstance(found, Refusal) else admit(found, said, policies, of or target(), nobody)
 
 
 READER = client("reader", {"sub": "bff"}, "chat:read")
 
 
-def test_a_grant_says_who_what_and_until_when() -> None:
+def test_a_grant_says_who_by_which_rule_and_until_when() -> None:
     granted = decide({"sub": "bff"}, READER)
     assert isinstance(granted, Grant)
-    assert (granted.client, granted.view.name) == ("reader", "full")
+    assert (granted.client, granted.rule, granted.view) == (READER, "reader/allow/chat:read", View())
     assert granted.dead_when == DeadWhen(1000.0, 7)
 
 
@@ -117,4 +130,142 @@ def test_account_and_action_must_both_be_allowed(
     if refused is None:
         assert isinstance(decided, Grant)
     else:
-        assert decided == Refusal(refused, client="one")
+        assert isinstance(decided, Refusal)
+        assert (decided.reason, decided.client) == (refused, "one")
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "met"),
+    [
+        (Condition("sub", ("a", "b")), "b", True),
+        (Condition("sub", ("a", "b")), "c", False),
+        (Condition("sub", (1, True)), True, True),
+        (Condition("sub", (1,)), True, False),
+        (Condition("sub", ()), None, False),
+        (Condition("sub", prefix="shop-"), "shop-7", True),
+        (Condition("sub", prefix="shop-"), "shop-", True),
+        (Condition("sub", prefix="shop-"), "Shop-7", False),
+        (Condition("sub", prefix="shop-"), ["shop-7"], False),
+        (Condition("sub", prefix="shop-"), None, False),
+    ],
+)
+def test_a_condition_is_met_by_one_of_its_values_or_by_a_prefix(
+    condition: Condition, value: object, met: bool
+) -> None:
+    assert condition.met_by(value) is met
+
+
+LINES, NAME = f"{CHAT}/events", f"{CHAT}/info/visitorName"
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "path", "method", "outcome"),
+    [
+        (("chat:read",), (), LINES, "GET", "allow/chat:read"),
+        (("events",), (), LINES, "POST", "allow/events"),
+        (("GET events",), (), LINES, "GET", "allow/GET events"),
+        (("GET events",), (), LINES, "HEAD", "allow/GET events"),
+        (("GET events",), (), LINES, "POST", "default-deny"),
+        (("events",), (), f"{CHAT}/events/1", "GET", "default-deny"),
+        (("chat:read", "chat:write"), ("events",), LINES, "GET", "deny/events"),
+        (("chat:read", "chat:write"), ("POST events",), LINES, "POST", "deny/POST events"),
+        (("chat:read", "chat:write"), ("POST events",), LINES, "GET", "allow/chat:read"),
+        (("PUT visitorName",), ("chat:write",), NAME, "PUT", "deny/chat:write"),
+        ((), (), LINES, "GET", "default-deny"),
+    ],
+)
+def test_the_rule_that_decides_is_named_and_deny_beats_allow(
+    allow: tuple[str, ...], deny: tuple[str, ...], path: str, method: str, outcome: str
+) -> None:
+    decided = decide({}, client("one", {}, *allow, deny=deny), of=target(path, method))
+    assert decided.rule == f"one/{outcome}"
+    assert isinstance(decided, Grant) is outcome.startswith("allow")
+
+
+@pytest.mark.parametrize(
+    ("claim", "path", "allowed"),
+    [
+        ("H1-2K3", f"{CHAT}/info", True),
+        ("H1-2K4", f"{CHAT}/info", False),
+        ("", f"{CHAT}/info", False),
+        (None, f"{CHAT}/info", False),
+        (["H1-2K3"], f"{CHAT}/info", False),
+        ("H1-2K3", "/api/account/123/chat/H9-2K3/events", False),
+        ("H1-2K4", "/api/account/123", True),
+    ],
+)
+def test_a_client_for_one_visitor_gets_at_the_chat_its_token_names(
+    claim: object, path: str, allowed: bool
+) -> None:
+    visitor = client("visitor", {}, "chat:read", "account:read", chats="chat")
+    decided = decide({"chat": claim}, visitor, of=target(path))
+    assert isinstance(decided, Grant) is allowed
+    if isinstance(decided, Refusal):
+        assert (decided.reason, decided.rule) == (Reason.CHAT_DENIED, "visitor/chats")
+
+
+@pytest.mark.parametrize(
+    ("view", "method", "allowed"),
+    [
+        (View(show=frozenset({"state"})), "GET", False),
+        (View(hide=frozenset({"visitorName"})), "GET", False),
+        (View(hide=frozenset({"agentName"})), "GET", True),
+        (View(show=frozenset({"visitorName"})), "GET", True),
+        # To be told a field and to set it are two things.
+        (View(hide=frozenset({"visitorName"})), "PUT", True),
+    ],
+)
+def test_a_withheld_field_is_refused_where_it_stands_alone(view: View, method: str, allowed: bool) -> None:
+    one = client("one", {}, "chat:read", "chat:write", view=view)
+    decided = decide({}, one, of=target(NAME, method))
+    assert isinstance(decided, Grant) is allowed
+    if isinstance(decided, Refusal):
+        assert (decided.reason, decided.rule) == (Reason.FIELD_DENIED, "one/view")
+
+
+def test_an_issuer_may_name_the_client_itself() -> None:
+    one, other = client("one", {}, "chat:read"), client("other", {}, "chat:read")
+    assert decide({}, one, other).rule is None
+    for name in ("one", "other"):
+        assert decide({}, one, other, named=name).rule == f"{name}/allow/chat:read"
+    assert decide({}, one, other, named="third") == Refusal(Reason.NO_CLIENT)
+
+
+def test_a_revoked_client_is_nobody_and_its_grants_are_dead() -> None:
+    revoked: set[str] = set()
+    policies = Policies(7, RESOURCES, (READER,))
+    said = Claims({"iss": ISS, "sub": "bff"}, 1000.0)
+    grant = admit(READER, said, policies, target(), revoked.__contains__)
+    assert isinstance(grant, Grant)
+    assert not grant.dead_when.passed(0.0, 7)
+    revoked.add("reader")
+    assert grant.dead_when.passed(0.0, 7)
+    refusal = identify(said, policies, revoked.__contains__)
+    assert refusal == Refusal(Reason.TOKEN_REVOKED, client="reader", rule="reader/revoked")
+
+
+def test_a_grant_dies_with_its_token() -> None:
+    stands = [True]
+    said = Claims({"iss": ISS, "sub": "bff"}, 1000.0, lambda: stands[0])
+    grant = admit(READER, said, Policies(7, RESOURCES, (READER,)), target(), nobody)
+    assert isinstance(grant, Grant)
+    assert not grant.dead_when.passed(0.0, 7)
+    stands[0] = False
+    assert grant.dead_when.passed(0.0, 7)
+
+
+def test_a_shadow_says_what_it_would_and_decides_nothing() -> None:
+    wider = client("wider", {}, "chat:read", "chat:write")
+    narrower = client("narrower", {"sub": "bff"}, "account:read")
+    elsewhere = client("elsewhere", {"sub": "other"}, "chat:read")
+    policies = Policies(7, RESOURCES, (READER,), (wider, narrower, elsewhere))
+    said = Claims({"iss": ISS, "sub": "bff"}, 1000.0)
+    assert identify(said, policies, nobody) is READER
+    told = [(who.name, shadow) for who, shadow in shadows(said, policies, target())]
+    assert told == [
+        ("wider", Shadow("wider", "allow", "wider/allow/chat:read")),
+        ("narrower", Shadow("narrower", "action-denied", "narrower/default-deny")),
+    ]
+    # Nobody is let in by a shadow.
+    alone = Policies(7, RESOURCES, (), (wider,))
+    assert identify(said, alone, nobody) == Refusal(Reason.NO_CLIENT)

@@ -15,7 +15,7 @@ from gateway.core.freshness import Failed, keep_nothing
 from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Representation
 from gateway.core.paths import Line, Target, locate
-from gateway.core.views import FULL
+from gateway.core.views import FULL, View
 from tests.simulation import as_json, shipped
 
 UPSTREAM = "va-e.convep.liveperson.net"
@@ -254,7 +254,7 @@ def test_nothing_that_the_upstream_says_raises(of: Target, answer: Answer) -> No
     if isinstance(heard, Undressed):
         assert heard.answer.status == answer.status
         assert {name for name, _ in heard.answer.headers} <= {b"content-type", b"location"}
-        render(keep_nothing(heard.answer, 0, 0.0), FULL, of)
+        render(keep_nothing(heard.answer, (0, 0), 0.0), FULL, of)
     else:
         assert heard.reason.status in {502, 503}
 
@@ -263,7 +263,7 @@ def test_nothing_that_the_upstream_says_raises(of: Target, answer: Answer) -> No
 
 
 def test_a_slot_is_rendered_once_per_entry() -> None:
-    entry = keep_nothing(good(READ, Answer(200, (JSON_TYPE,), info())).answer, 0, 0.0)
+    entry = keep_nothing(good(READ, Answer(200, (JSON_TYPE,), info())).answer, (0, 0), 0.0)
     slot = render(entry, FULL, READ)
     assert render(entry, FULL, READ) is slot
     assert dict(slot.head) == {
@@ -276,7 +276,7 @@ def test_a_slot_is_rendered_once_per_entry() -> None:
 
 
 def etag(of: Target, answer: Answer) -> bytes | None:
-    return render(keep_nothing(answer, 0, 0.0), FULL, of).etag
+    return render(keep_nothing(answer, (0, 0), 0.0), FULL, of).etag
 
 
 def test_a_tag_is_weak_and_does_not_count_what_every_poll_moves() -> None:
@@ -294,6 +294,20 @@ def test_a_tag_is_weak_and_does_not_count_what_every_poll_moves() -> None:
 
 
 def test_what_is_not_cached_has_no_tag_and_is_not_to_be_stored() -> None:
-    slot = render(keep_nothing(Answer(200, (JSON_TYPE,), b"{}"), 0, 0.0), FULL, target("/info/visitorName"))
+    slot = render(
+        keep_nothing(Answer(200, (JSON_TYPE,), b"{}"), (0, 0), 0.0), FULL, target("/info/visitorName")
+    )
     assert (slot.etag, dict(slot.head)[b"cache-control"]) == (None, b"no-store")
     assert etag(READ, Answer(404, (JSON_TYPE,), b"{}")) is None
+
+
+@pytest.mark.parametrize("body", [b'"Natalie"', b' ["Natalie"]', b"1", b"null"])
+def test_a_document_without_names_shows_nothing_in_a_view(body: bytes) -> None:
+    entry = keep_nothing(Answer(201, (JSON_TYPE,), body), (0, 0), 0.0)
+    assert render(entry, View(hide=frozenset({"agentName"})), READ).body == b"{}"
+    assert render(entry, FULL, READ).body == body
+
+
+def test_no_body_stays_none() -> None:
+    entry = keep_nothing(Answer(201, (), b""), (0, 0), 0.0)
+    assert render(entry, View(show=frozenset({"state"})), READ).body == b""

@@ -20,6 +20,7 @@ from gateway.core.freshness import (
     Entry,
     Failed,
     Fetch,
+    Generation,
     Hold,
     Serve,
     keep,
@@ -45,7 +46,7 @@ def kept(
     state: str | None = "chatting", timeout_s: float = 40.0, round_trip_s: float = 0.12, **of_rule: float
 ) -> Entry:
     contact = Contact(SENT, timeout_s, state)
-    return keep(ANSWER, Verdict.GOOD, rule(**of_rule), 0, contact, round_trip_s=round_trip_s)
+    return keep(ANSWER, Verdict.GOOD, rule(**of_rule), (0, 0), contact, round_trip_s=round_trip_s)
 
 
 @pytest.mark.parametrize(
@@ -107,22 +108,22 @@ def test_the_bounds_stand_in_their_order(
 ) -> None:
     contact = Contact(sent_at, timeout_s, state)
     of_rule = rule(ttl_s, ttl_s, ttl_s, stale_s)
-    entry = keep(ANSWER, Verdict.GOOD, of_rule, 0, contact, round_trip_s=round_trip_s)
+    entry = keep(ANSWER, Verdict.GOOD, of_rule, (0, 0), contact, round_trip_s=round_trip_s)
     assert sent_at <= entry.refresh_at <= entry.fresh_until <= entry.stale_until
     assert entry.fresh_until <= sent_at + ttl_s
     assert entry.stale_until <= max(sent_at, contact.quiet_until())
 
 
 def test_a_chat_that_is_gone_is_remembered_for_two_seconds_and_not_refreshed_early() -> None:
-    entry = keep(ANSWER, Verdict.GONE, rule(), 0, Contact(SENT), round_trip_s=0.1)
+    entry = keep(ANSWER, Verdict.GONE, rule(), (0, 0), Contact(SENT), round_trip_s=0.1)
     assert entry.refresh_at == entry.fresh_until == entry.stale_until == SENT + GONE_TTL_S
 
 
 def test_what_is_not_kept_is_never_served_again() -> None:
-    assert not may_serve(keep_nothing(ANSWER, 0, SENT), None, SENT)
+    assert not may_serve(keep_nothing(ANSWER, (0, 0), SENT), None, SENT)
 
 
-FRESH = Entry(ANSWER, 3, SENT, SENT + 0.8, SENT + 1.0, SENT + 6.0)
+FRESH = Entry(ANSWER, (0, 3), SENT, SENT + 0.8, SENT + 1.0, SENT + 6.0)
 TALKED = Contact(SENT, 40.0, "chatting")
 
 
@@ -140,13 +141,14 @@ TALKED = Contact(SENT, 40.0, "chatting")
     ],
 )
 def test_what_is_done_about_a_request(at: float, held: Failed | None, expected: object) -> None:
-    assert plan(FRESH, 3, TALKED, held, SENT + at) == expected
+    assert plan(FRESH, (0, 3), TALKED, held, SENT + at) == expected
 
 
 @pytest.mark.parametrize("entry", [None, FRESH])
-def test_what_is_not_of_this_generation_is_not_there(entry: Entry | None) -> None:
-    assert plan(entry, 4, TALKED, None, SENT) == Fetch(None)
-    assert plan(entry, 4, TALKED, FAILED, SENT) == Hold(FAILED, None)
+@pytest.mark.parametrize("generation", [(0, 4), (1, 3)])
+def test_what_is_not_of_this_generation_is_not_there(entry: Entry | None, generation: Generation) -> None:
+    assert plan(entry, generation, TALKED, None, SENT) == Fetch(None)
+    assert plan(entry, generation, TALKED, FAILED, SENT) == Hold(FAILED, None)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def test_a_newer_contact_may_know_a_shorter_timeout(contact: Contact | None, ser
     entry = replace(FRESH)
     now = SENT + 0.5
     assert may_serve(entry, contact, now) is serves
-    assert isinstance(plan(entry, 3, contact, None, now), Serve) is serves
+    assert isinstance(plan(entry, (0, 3), contact, None, now), Serve) is serves
 
 
 def test_stale_ends_sharply() -> None:
@@ -229,6 +231,7 @@ def test_a_chat_that_is_gone_keeps_what_was_known() -> None:
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason.status >= 500])
 def test_only_an_unwell_upstream_excuses_a_stale_answer(reason: Reason) -> None:
     unwell = {
+        "upstream-busy",
         "upstream-error",
         "upstream-reset",
         "upstream-throttled",

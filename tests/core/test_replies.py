@@ -14,17 +14,18 @@ from gateway.core.access import DeadWhen, Grant
 from gateway.core.documents import Document
 from gateway.core.errors import Reason, Refusal
 from gateway.core.freshness import Entry, Failed
+from gateway.core.limits import Standing
 from gateway.core.messages import Answer, Representation
 from gateway.core.paths import Line, Target, locate
+from gateway.core.policy import Client
 from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
 from gateway.core.requests import Request
-from gateway.core.views import FULL
 from tests.simulation import shipped
 
 PATH = "/api/account/123/chat/H1-2K3"
-GRANT = Grant("bff", FULL, DeadWhen(0.0, 1))
+GRANT = Grant(Client("bff", (), None, ()), "bff/allow/chat:read", DeadWhen(0.0, 1))
 BODY = b'{"info": {"state": "chatting"}}'
-ENTRY = Entry(Answer(200, ((b"content-type", b"application/json"),), BODY), 0, 10.0, 10.8, 11.0, 16.0)
+ENTRY = Entry(Answer(200, ((b"content-type", b"application/json"),), BODY), (0, 0), 10.0, 10.8, 11.0, 16.0)
 
 
 def fresh(**but: Any) -> Entry:
@@ -226,9 +227,25 @@ def test_401_has_a_challenge(reason: Reason, challenge: str) -> None:
     assert fields_of(told(Refusal(reason)))["www-authenticate"] == challenge
 
 
-def test_only_401_has_a_challenge() -> None:
+def test_only_401_and_403_have_a_challenge() -> None:
     for reason in Reason:
-        assert ("www-authenticate" in fields_of(told(Refusal(reason)))) is (reason.status == 401)
+        challenged = "www-authenticate" in fields_of(told(Refusal(reason)))
+        assert challenged is (reason.status in {401, 403})
+
+
+def test_403_says_that_the_token_does_not_reach_so_far() -> None:
+    challenge = fields_of(told(Refusal(Reason.ACTION_DENIED)))["www-authenticate"]
+    assert challenge == 'Bearer realm="chat-gateway", error="insufficient_scope"'
+
+
+def test_429_names_what_was_violated() -> None:
+    standing = Standing(violated=("requests", "info.requests"))
+    refusal = Refusal(Reason.RATE_LIMITED, standing=standing, retry_after_s=1.5)
+    made = told(refusal)
+    assert json.loads(made.body)["violated-policies"] == ["requests", "info.requests"]
+    assert fields_of(made)["retry-after"] == "2"
+    in_xml = told(refusal, fields={b"accept": b"application/xml"})
+    assert b"<violated-policies><i>requests</i><i>info.requests</i></violated-policies>" in in_xml.body
 
 
 def test_405_names_what_is_allowed() -> None:
@@ -251,6 +268,7 @@ def test_retry_after_is_whole_seconds_and_never_too_few(
 
 #: The registry of RFC 9209 §2.3, as far as it can be about the way to an upstream.
 PROXY_ERRORS = {
+    "connection_limit_reached",
     "connection_refused",
     "connection_terminated",
     "connection_timeout",
@@ -262,7 +280,7 @@ PROXY_ERRORS = {
     "proxy_internal_error",
     "proxy_internal_response",
 }
-FAILURES = [reason for reason in Reason if reason.status >= 500]
+FAILURES = [reason for reason in Reason if reason.status >= 500 and reason is not Reason.KEYS_UNAVAILABLE]
 
 
 @pytest.mark.parametrize("received", [None, 503])
