@@ -27,7 +27,10 @@ def read_object(data: bytes) -> dict[str, object]:
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
     if b"\\u" in data:
         # Spelling it again finds lone surrogates, which only an escape can bring in.
-        json.dumps(value, ensure_ascii=False).encode()
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("expected what UTF-8 can spell, got lone surrogates") from None
     return value
 
 

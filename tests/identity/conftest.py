@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.identity.development import new_key
+from gateway.identity.keys import ALGORITHMS
+from gateway.identity.keysets import parse_key_set
+from tests.identity.world import GetPair, Keys, World
 
 Jwk = dict[str, Any]
 Pair = tuple[bytes, bytes]  # (private PEM, public JWKS)
@@ -36,3 +39,10 @@ def jwk(pair: Callable[..., Pair]) -> Callable[..., Jwk]:
         return {key: value for key, value in members.items() if value is not None}
 
     return get
+
+
+@pytest.fixture
+def world(pair: GetPair) -> World:
+    keys = [json.loads(pair(name)[1])["keys"][0] for name in ("ES256", "RS256")]
+    a = parse_key_set(json.dumps({"keys": keys}).encode(), ALGORITHMS)
+    return World(Keys(a), Keys(parse_key_set(pair("ES256", "other")[1], ALGORITHMS)), pair("ES256")[0])

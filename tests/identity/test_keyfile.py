@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.identity.keysets import MAX_BYTES, KeyFile, KeySet, KeySetError
+from gateway.identity.keysets import MAX_BYTES, KeyFile, KeySetError
 
 GetPair = Callable[..., tuple[bytes, bytes]]
 LISTED = frozenset({"ES256", "EdDSA"})
@@ -25,45 +25,29 @@ def swap(folder: Path, name: str, data: bytes) -> Path:
     return path
 
 
-def test_a_swapped_link_is_seen(tmp_path: Path, pair: GetPair) -> None:
+def test_a_swapped_link_is_read_through(tmp_path: Path, pair: GetPair) -> None:
     file = KeyFile(swap(tmp_path, "1", pair("ES256")[1]), LISTED)
     first = file.current
-    assert file.refresh() is None
-    swap(tmp_path, "2", pair("EdDSA")[1])
-    second = file.refresh()
-    assert isinstance(second, KeySet)
-    assert file.current is second is not first
-    assert second.keys[0].algorithms == {"EdDSA"}
+    assert file.adopt(KeyFile(swap(tmp_path, "2", pair("EdDSA")[1]), LISTED))
+    assert file.current is not first
+    assert file.current.keys[0].algorithms == {"EdDSA"}
 
 
 def test_the_same_content_is_no_change(tmp_path: Path, pair: GetPair) -> None:
     file = KeyFile(swap(tmp_path, "1", pair("ES256")[1]), LISTED)
     first = file.current
-    swap(tmp_path, "2", pair("ES256")[1])
-    assert file.refresh() is None
+    assert not file.adopt(KeyFile(swap(tmp_path, "2", pair("ES256")[1]), LISTED))
     assert file.current is first
 
 
 @pytest.mark.parametrize("bad", [b"", b'{"keys":[]}', b"x" * (MAX_BYTES + 1), None])
-def test_bad_content_keeps_the_old_set_and_is_told_once(
-    tmp_path: Path, pair: GetPair, bad: bytes | None
-) -> None:
+def test_bad_content_is_refused_by_the_name_of_its_file(tmp_path: Path, bad: bytes | None) -> None:
     path = tmp_path / "jwks.json"
-    path.write_bytes(pair("ES256")[1])
-    file = KeyFile(path, LISTED)
-    first = file.current
-    if bad is None:
-        path.unlink()
-    else:
+    if bad is not None:
         path.write_bytes(bad)
-    told = file.refresh()
-    assert isinstance(told, KeySetError)
-    assert all(fault.startswith(f"{path}: expected ") for fault in told.faults)
-    assert file.refresh() is None
-    assert file.current is first
-    path.write_bytes(pair("EdDSA")[1])
-    assert isinstance(file.refresh(), KeySet)
-    assert file.current is not first
+    with pytest.raises(KeySetError) as refused:
+        KeyFile(path, LISTED)
+    assert all(fault.startswith(f"{path}: expected ") for fault in refused.value.faults)
 
 
 def test_a_bad_start_raises(tmp_path: Path, pair: GetPair) -> None:

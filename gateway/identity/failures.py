@@ -1,0 +1,55 @@
+"""How many tokens that were not accepted a peer has sent.
+
+To verify is the dearest thing the gateway does for a stranger. A peer that has used up what it may get
+wrong is refused before its next token is looked at.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+from cachetools import LRUCache
+
+from gateway.core.limits import UNUSED, Rate, advanced, wait_s
+
+#: The peers that are remembered. Who is forgotten starts anew.
+MAX_PEERS = 10_000
+
+
+class Failures:
+    """One rate for each peer, kept as `core.limits` keeps rates. `now` gives monotonic seconds.
+
+    An IPv6 peer counts with its /64, of which any host has all addresses to itself (RFC 4291 §2.5.4).
+    """
+
+    def __init__(self, rate: Callable[[], Rate], now: Callable[[], float]) -> None:
+        self._rate = rate
+        self._now = now
+        self._arrivals: LRUCache[str, float] = LRUCache(MAX_PEERS)
+
+    def wait_s(self, peer: str) -> float:
+        """How long until the peer may get one more wrong; 0 if it may now."""
+        return wait_s(self._arrivals.get(_host(peer), UNUSED), self._rate(), self._now())
+
+    def charge(self, peer: str) -> None:
+        """One more was wrong. What comes when all is used up does not make the wait longer."""
+        host, rate, now = _host(peer), self._rate(), self._now()
+        arrival = self._arrivals.get(host, UNUSED)
+        if wait_s(arrival, rate, now) == 0:
+            self._arrivals[host] = advanced(arrival, rate, now)
+
+    def forgive(self) -> None:
+        """Every peer starts anew."""
+        self._arrivals.clear()
+
+
+def _host(peer: str) -> str:
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:  # no address: a Unix socket has none
+        return peer
+    if address.version == 4:
+        return peer
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped else f"{int(address) >> 64:x}"
