@@ -68,14 +68,25 @@ class Accounts:
         self._lookups: Flights[None] = Flights()
         self.links = self._link_map()
 
+    def take_over(self, old: Accounts) -> None:
+        """What was found for accounts that are looked up at the same place is still good."""
+        if old._discovery == self._discovery:
+            looked_up = {account.id for account in self._accounts.values() if account.origin is None}
+            self._found = {name: origin for name, origin in old._found.items() if name in looked_up}
+            self._doubted = old._doubted & self._found.keys()
+            self.links = self._link_map()
+
     def keys(self, account: str) -> AppKeys:
         return self._accounts[account].keys
 
     async def origin(self, account: str) -> str | Failed:
         """`https://host` of an account's upstream; looks it up where that is due."""
-        fixed = self._accounts[account].origin
-        if fixed is not None:
-            return fixed
+        known = self._accounts.get(account)
+        if known is None:
+            # It was taken out of the configuration after its request was judged.
+            return Failed(Reason.UPSTREAM_UNREACHABLE)
+        if known.origin is not None:
+            return known.origin
         if account not in self._found or account in self._doubted:
             lookup, _ = self._lookups.join(account, lambda: self._find(account))
             # With a good value at hand nobody waits long for a better one.

@@ -38,13 +38,12 @@ class AppKey:
 class AppKeys:
     """The keys of one account: the one in use, and where there is a second file, the one to come.
 
-    Raises ValueError when a file holds no key at the start; later the last good key stays.
+    Raises ValueError when a file holds no key.
     """
 
     def __init__(self, files: tuple[Path, ...]) -> None:
-        self._files = files
-        self._keys = tuple(_read(file) for file in files)
-        self._fault: str | None = None
+        self._read = tuple(_read(file) for file in files)
+        self._keys = self._read
 
     def in_order(self) -> tuple[AppKey, ...]:
         """The keys to try, the one that worked last first."""
@@ -55,18 +54,15 @@ class AppKeys:
         if key in self._keys:
             self._keys = (key, *(other for other in self._keys if other != key))
 
-    def refresh(self) -> tuple[AppKey, ...] | ValueError | None:
-        """Read the files again: the keys where one changed, or what is wrong (told once), or None. Blocks."""
-        try:
-            keys = tuple(_read(file) for file in self._files)
-        except ValueError as error:
-            is_news, self._fault = str(error) != self._fault, str(error)
-            return error if is_news else None
-        self._fault = None
-        if set(keys) == set(self._keys):
-            return None
-        self._keys = keys
-        return keys
+    def adopt(self, read: AppKeys) -> bool:
+        """Take over what was read anew; whether it is something else.
+
+        Where it is not, what worked last stays first.
+        """
+        if read._read == self._read:
+            return False
+        self._read = self._keys = read._read
+        return True
 
 
 def _read(file: Path) -> AppKey:

@@ -34,7 +34,7 @@ class _Held:
 class Protection:
     """Backoff for each target, pauses for each account. `now` is monotonic seconds."""
 
-    def __init__(self, now: Callable[[], float], max_pause_s: float) -> None:
+    def __init__(self, now: Callable[[], float], max_pause_s: Callable[[], float]) -> None:
         self._now = now
         self._max_pause_s = max_pause_s
         self._targets: LRUCache[Key, _Held] = LRUCache(HELD_TARGETS)
@@ -57,7 +57,7 @@ class Protection:
         pause_s: float | None = None
         now = self._now()
         if failed.reason is Reason.UPSTREAM_THROTTLED:
-            pause_s = min(max(failed.retry_after_s or 0.0, MIN_PAUSE_S), self._max_pause_s)
+            pause_s = min(max(failed.retry_after_s or 0.0, MIN_PAUSE_S), self._max_pause_s())
             before = self._accounts.get(account)
             if before is not None and now + pause_s < before.until:
                 # Of several answers that were under way at once, the longest pause counts.
@@ -76,3 +76,7 @@ class Protection:
     def succeeded(self, key: Key) -> None:
         """The target answers again."""
         self._targets.pop(key, None)
+
+    def forget_targets(self) -> None:
+        """All are somewhere else from now on. An account that has to pause still has to."""
+        self._targets.clear()

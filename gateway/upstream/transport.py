@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,12 +87,22 @@ class _Progress:
 
 
 class HttpUpstream:
-    """The port `Upstream` over HTTP/1.1."""
+    """The port `Upstream` over HTTP/1.1.
 
-    def __init__(self, accounts: Accounts, transport: httpx2.AsyncBaseTransport, limits: Limits) -> None:
+    `may_ask_again` tells whether the account's budget has room for a second request in the place of one.
+    """
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        transport: httpx2.AsyncBaseTransport,
+        limits: Limits,
+        may_ask_again: Callable[[str], bool],
+    ) -> None:
         self._accounts = accounts
         self._transport = transport
         self._limits = limits
+        self._may_ask_again = may_ask_again
 
     @property
     def links(self) -> LinkMap:
@@ -115,6 +126,8 @@ class HttpUpstream:
         answer = await self._send(request, origin, key, may_repeat=is_read)
         if not is_read or not others or not _refuses_key(answer):
             return answer
+        if not self._may_ask_again(request.account):
+            return answer
         answer = await self._send(request, origin, others[0], may_repeat=True)
         if isinstance(answer, Answer) and not _refuses_key(answer):
             keys.prefer(others[0])
@@ -128,7 +141,7 @@ class HttpUpstream:
         try:
             return await self._exchange(request, origin, key, progress)
         except _TRANSLATED as error:
-            if may_repeat and progress.may_repeat(error):
+            if may_repeat and progress.may_repeat(error) and self._may_ask_again(request.account):
                 return await self._send(request, origin, key, may_repeat=False)
             reason = _reason(error)
             if reason is Reason.UPSTREAM_UNREACHABLE:

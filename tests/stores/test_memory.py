@@ -40,7 +40,7 @@ def key(name: str = "/info", representation: Representation = Representation.JSO
 def entry(body_bytes: int = 0, stale_until: float = 1010.0) -> Entry:
     answer = Answer(200, (), b"x" * body_bytes)
     return Entry(
-        answer, generation=0, sent_at=1000.0, refresh_at=1001.0, fresh_until=1002.0, stale_until=stale_until
+        answer, generation=(0, 0), sent_at=1000.0, refresh_at=1001.0, fresh_until=1002.0, stale_until=stale_until
     )
 
 
