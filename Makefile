@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check schema lock clean
 
 demo: $(READY)
 	$(BIN)/chat-gateway demo $(ARGS)
@@ -17,6 +17,9 @@ check: $(READY)
 	$(BIN)/ruff format --check gateway tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+schema: $(READY)
+	$(BIN)/python -m gateway.config.schema policies/schema
 
 # The locks name versions and hashes only: where a package comes from is the machine's affair.
 LOCK := $(BIN)/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-header \

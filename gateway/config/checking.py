@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from gateway.config.documents import Document
@@ -74,6 +82,11 @@ def context_of(info: ValidationInfo) -> Mapping[str, Any]:
     return info.context or {}
 
 
+def written_as(**schema: object) -> Any:
+    """The type of what a validator reads, for JSON Schema, which can't look into functions."""
+    return Annotated[Any, WithJsonSchema(schema)]
+
+
 def whole(low: int, high: int) -> PlainValidator:
     """A whole number within bounds, both included."""
 
@@ -82,7 +95,7 @@ def whole(low: int, high: int) -> PlainValidator:
             return value
         return wrong(f"a whole number from {low} to {high}")
 
-    return PlainValidator(read)
+    return PlainValidator(read, written_as(type="integer", minimum=low, maximum=high))
 
 
 def text(expected: str, pattern: str) -> PlainValidator:
@@ -94,7 +107,7 @@ def text(expected: str, pattern: str) -> PlainValidator:
             return value
         return wrong(expected)
 
-    return PlainValidator(read)
+    return PlainValidator(read, written_as(type="string", pattern=f"^(?:{pattern})$"))
 
 
 def one_of(words: Iterable[str], convert: Callable[[str], object] = str) -> PlainValidator:
@@ -104,7 +117,7 @@ def one_of(words: Iterable[str], convert: Callable[[str], object] = str) -> Plai
     def read(value: object) -> object:
         return convert(value) if isinstance(value, str) and value in known else wrong(_either(known))
 
-    return PlainValidator(read)
+    return PlainValidator(read, written_as(enum=list(known)))
 
 
 def _flag(value: object) -> bool:
@@ -116,7 +129,7 @@ def _listed(value: object) -> object:
 
 
 #: true or false, and nothing that pydantic would take for one.
-FLAG = PlainValidator(_flag)
+FLAG = PlainValidator(_flag, written_as(type="boolean"))
 #: In front of every list: pydantic takes a map for a list of its keys.
 LISTED = BeforeValidator(_listed)
 

@@ -88,10 +88,12 @@ def _policies(document: Document, folder: Path) -> tuple[Policies | None, tuple[
     if not is_folder(folder, name):
         return None, ()
     accounts, issuers = _section(document, "accounts"), _issuer_names(document)
+    naming = (row for row in _rows(document) if isinstance(row, dict) and row.get("client_claim"))
     return load_policies(
         folder / str(name),
         accounts=frozenset(accounts) if isinstance(accounts, dict) else None,
         issuers=frozenset(filter(None, issuers)) if issuers and None not in issuers else None,
         version=1,
+        named_by=frozenset(str(row.get("issuer")) for row in naming),
         shown_as=os.path.relpath(folder / str(name), folder) + "/",
     )

@@ -6,12 +6,13 @@ The files can narrow what the gateway does, never widen it; the outer bounds are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WrapValidator
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
 from gateway.config.checking import (
     FLAG,
@@ -20,14 +21,16 @@ from gateway.config.checking import (
     RepresentationName,
     Wrong,
     check,
-    context_of,
     one_of,
     refuse_any,
     text,
     whole,
+    written_as,
     wrong,
 )
+from gateway.config.clients import GIVEN, NAME, ClientRow
 from gateway.config.documents import Document, read_file, reason_of
+from gateway.config.doubts import can_both_match, doubts
 from gateway.config.mistakes import Mistake, dotted, quoted, shown, tidy
 from gateway.core.messages import Representation
 from gateway.core.paths import DROPPED
@@ -63,7 +66,12 @@ _ACTIONS_OF: Mapping[tuple[bool, str], tuple[str, ...]] = {
 _NEVER = frozenset({"js2rest", "hcp"})
 
 _SEGMENT = re.compile(r"[A-Za-z][A-Za-z0-9]*(\.json)?|\{chat\}|\{event\}")
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_PATH_SCHEMA = written_as(type="string", pattern=f"^(({_SEGMENT.pattern})(/({_SEGMENT.pattern}))*)?$")
+_QUERY_NAME_SCHEMA: dict[str, Any] = {
+    "pattern": "^[A-Za-z][A-Za-z0-9]*$",
+    "not": {"enum": [*COMMON_QUERY, *sorted(DROPPED)]},
+}
+_METHODS = ("GET", "POST", "PUT")
 _NAMED = "a name of a letter and up to 63 letters, digits, - and _"
 
 
@@ -94,8 +102,8 @@ def _wrong_methods(methods: Mapping[str, str], path: tuple[str, ...] | None) -> 
     for method, action in methods.items():
         if method == "HEAD":
             yield Wrong("no HEAD, which goes with GET", "HEAD", (method,))
-        elif method not in {"GET", "POST", "PUT"}:
-            yield Wrong("one of GET, POST, PUT", shown((), method), (method,))
+        elif method not in _METHODS:
+            yield Wrong(f"one of {', '.join(_METHODS)}", shown((), method), (method,))
         elif path is not None and action not in (allowed := _ACTIONS_OF["{chat}" in path, method]):
             yield Wrong(" or ".join(allowed), action, (method,))
 
@@ -165,11 +173,17 @@ class CacheRow(Model):
 class ResourceRow(Model):
     """One row of `resources.yaml`."""
 
-    path: Annotated[tuple[str, ...], PlainValidator(_path)]
+    path: Annotated[tuple[str, ...], PlainValidator(_path, _PATH_SCHEMA)]
     methods: Annotated[
-        Mapping[str, Annotated[str, one_of(ACTIONS)]], Field(min_length=1), AfterValidator(_chosen_methods)
+        Mapping[str, Annotated[str, one_of(ACTIONS)]],
+        Field(min_length=1, json_schema_extra={"propertyNames": {"enum": list(_METHODS)}}),
+        AfterValidator(_chosen_methods),
     ]
-    query: Annotated[Mapping[str, Annotated[str, one_of(PATTERNS)]], AfterValidator(_known_query)] = {}
+    query: Annotated[
+        Mapping[str, Annotated[str, one_of(PATTERNS)]],
+        Field(json_schema_extra={"propertyNames": _QUERY_NAME_SCHEMA}),
+        AfterValidator(_known_query),
+    ] = {}
     representations: Annotated[
         tuple[RepresentationName, ...],
         LISTED,
@@ -178,7 +192,7 @@ class ResourceRow(Model):
         Field(default=("json", "xml"), validate_default=True),
     ]
     coalesce: Annotated[bool | None, FLAG, AfterValidator(_only_of_reads)] = None
-    cache: Annotated[CacheRow | None, AfterValidator(_only_of_reads), AfterValidator(_shared)] = None
+    cache: Annotated[CacheRow | None, GIVEN, AfterValidator(_only_of_reads), AfterValidator(_shared)] = None
 
     def resource(self, name: str) -> Resource:
         query = {**COMMON_QUERY, **{key: PATTERNS[pattern] for key, pattern in self.query.items()}}
@@ -187,78 +201,35 @@ class ResourceRow(Model):
         return Resource(name, self.path, self.methods, query, self.representations, coalesce, rule)
 
 
-def _match(value: object, info: ValidationInfo) -> Mapping[str, str | int | bool]:
-    if not isinstance(value, dict):
-        wrong("a map of claims, iss among them")
-    refuse_any(_wrong_claims(value, context_of(info)["issuers"]))
-    return value
-
-
-def _wrong_claims(match: Mapping[str, object], issuers: frozenset[str] | None) -> Iterator[Wrong]:
-    for claim, wanted in match.items():
-        if not claim or len(claim) > 128 or not claim.isprintable():
-            yield Wrong("the name of a claim", shown((), claim), (claim,))
-        elif isinstance(wanted, str) and 0 < len(wanted) <= 1024:
-            if claim == "iss" and issuers is not None and wanted not in issuers:
-                yield Wrong("an issuer of the settings", shown((claim,), wanted), (claim,))
-        elif claim in {"iss", "sub", "jti"} or not isinstance(wanted, int):
-            kinds = "a text" if claim in {"iss", "sub", "jti"} else "a text, a whole number, true or false"
-            yield Wrong(kinds, shown((claim,), wanted), (claim,))
-    if "iss" not in match:
-        yield Wrong("iss among the claims", "none")
-
-
-def _accounts(value: object, handler: Callable[[object], tuple[str, ...]], info: ValidationInfo) -> object:
-    if value == "*":
-        return None
-    if not isinstance(value, list):
-        wrong('a list of accounts of the settings, or "*"')
-    if not value:
-        wrong('at least one account, or "*"', got="none")
-    accounts, known = handler(value), context_of(info)["accounts"]
-    refuse_any(
-        Wrong("an account of the settings", shown((), account), (index,))
-        for index, account in enumerate(accounts)
-        if known is not None and account not in known
-    )
-    return accounts
-
-
-class ClientRow(Model):
-    """One client of `clients/*.yaml`."""
-
-    match: Annotated[Mapping[str, str | int | bool], PlainValidator(_match)]
-    accounts: Annotated[
-        tuple[Annotated[str, text("an account id in quotes", r".*")], ...] | None,
-        WrapValidator(_accounts),
-    ]
-    allow: Annotated[tuple[Annotated[str, one_of(ACTIONS)], ...], LISTED, Field(min_length=1)]
-
-    def client(self, name: str) -> Client:
-        accounts = None if self.accounts is None else frozenset(self.accounts)
-        return Client(name, self.match, accounts, frozenset(self.allow))
-
-
 def load_policies(
     folder: Path,
     accounts: frozenset[str] | None,
     issuers: frozenset[str] | None,
     version: int,
     *,
+    named_by: frozenset[str] | None = None,
     shown_as: str = "",
 ) -> tuple[Policies | None, tuple[Mistake, ...]]:
     """Read `resources.yaml` and `clients/*.yaml`; no policies if a mistake is more than a warning.
 
     `accounts` and `issuers` are those of the settings, None if they are not known: then none is missed.
-    `shown_as` stands before the files' names in the mistakes.
+    `named_by` are issuers whose tokens name their client. `shown_as` stands before the files' names in the
+    mistakes.
     """
     resources, mistakes = _resources(folder / "resources.yaml", f"{shown_as}resources.yaml")
-    context = {"accounts": accounts, "issuers": issuers}
-    clients, more = _clients(folder / "clients", f"{shown_as}clients", context)
-    told = tidy(mistakes + more)
+    context = {
+        "accounts": accounts,
+        "issuers": issuers,
+        "resources": None if mistakes else {row.name: row.methods for row in resources},
+    }
+    rows, more = _clients(folder / "clients", f"{shown_as}clients", context)
+    enforced = [row for row in rows if not row.is_shadow]
+    told = tidy([*mistakes, *more, *_overlaps(enforced, named_by or frozenset())])
     if any(mistake.severity == "error" for mistake in told):
         return None, told
-    return Policies(version, tuple(resources), tuple(clients)), told
+    clients = tuple(row.client for row in enforced)
+    shadows = tuple(row.client for row in rows if row.is_shadow)
+    return Policies(version, tuple(resources), clients, shadows), told
 
 
 def _resources(path: Path, name: str) -> tuple[list[Resource], list[Mistake]]:
@@ -281,13 +252,27 @@ def _doubled_paths(document: Document) -> Iterator[Mistake]:
             yield document.mistake(("resources", key, "path"), expected, quoted(path))
 
 
-def _clients(folder: Path, name: str, context: Mapping[str, Any]) -> tuple[list[Client], list[Mistake]]:
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A client, and the document it was read from."""
+
+    client: Client
+    is_shadow: bool
+    document: Document
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The file and line of its `match`."""
+        return self.document.where(("clients", self.client.name, "match"))
+
+
+def _clients(folder: Path, name: str, context: Mapping[str, Any]) -> tuple[list[_Written], list[Mistake]]:
     try:
         files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except (OSError, ValueError) as error:
         return [], [Mistake(name, 0, "", "a readable folder", reason_of(error))]
     places: dict[str, str] = {}
-    clients: list[tuple[Client, Document]] = []
+    written: list[_Written] = []
     mistakes: list[Mistake] = []
     for path in files:
         if path.suffix == ".yml":
@@ -296,10 +281,12 @@ def _clients(folder: Path, name: str, context: Mapping[str, Any]) -> tuple[list[
             continue
         document, rows, more = _rows(path, f"{name}/{path.name}", "clients", ClientRow, context)
         mistakes += [*more, *_doubled_clients(document, places)]
-        clients += [(row.client(key), document) for key, row in rows.items()]
+        for key, row in rows.items():
+            written.append(_Written(row.client(key), row.mode == "shadow", document))
+            mistakes += doubts(row, ("clients", key), document, context["resources"])
     if not places and not mistakes:
         mistakes.append(Mistake(name, 0, "", "a file *.yaml with a client", "none"))
-    return [client for client, _ in clients], mistakes + _overlaps(clients)
+    return written, mistakes
 
 
 def _doubled_clients(document: Document, places: dict[str, str]) -> Iterator[Mistake]:
@@ -311,31 +298,17 @@ def _doubled_clients(document: Document, places: dict[str, str]) -> Iterator[Mis
             yield document.mistake(("clients", key), f"each client once (first in {first})", "it again")
 
 
-def _overlaps(clients: Sequence[tuple[Client, Document]]) -> list[Mistake]:
+def _overlaps(rows: Sequence[_Written], named_by: frozenset[str]) -> Iterator[Mistake]:
     """A warning for each two clients that one token can match."""
-    warnings = []
-    for (first, its_document), (second, document) in combinations(clients, 2):
-        if not _can_both_match(first, second):
+    for first, second in combinations(rows, 2):
+        one, other = first.client, second.client
+        if one.name == other.name or not can_both_match(one, other, named_by):
             continue
-        there, line = its_document.where(("clients", first.name, "match"))
-        expected = (
-            f"a claim that differs from {first.name} ({there}:{line}): tokens matching both are refused"
-        )
-        file, line = document.where(("clients", second.name, "match"))
-        key = dotted(("clients", second.name, "match"))
-        warnings.append(Mistake(file, line, key, expected, "none", severity="warning"))
-    return warnings
-
-
-def _can_both_match(first: Client, second: Client) -> bool:
-    shared = first.match.keys() & second.match.keys()
-    differ = any(_differ(first.match[claim], second.match[claim]) for claim in shared)
-    return first.name != second.name and not differ
-
-
-def _differ(one: str | int | bool, other: str | int | bool) -> bool:
-    # In Python, True equals 1.
-    return type(one) is not type(other) or one != other
+        there, line = first.place
+        expected = f"a claim that differs from {one.name} ({there}:{line}): tokens matching both are refused"
+        file, line = second.place
+        key = dotted(("clients", other.name, "match"))
+        yield Mistake(file, line, key, expected, "none", severity="warning")
 
 
 def _rows(
@@ -357,7 +330,7 @@ def _rows(
         return document, rows, [*mistakes, document.mistake((section,), "a map with at least one name", got)]
     mistakes += [document.mistake((key,), section, dotted((key,))) for key in sections if key != section]
     for key in table:
-        if not _NAME.fullmatch(key):
+        if not re.fullmatch(NAME, key):
             mistakes.append(document.mistake((section, key), _NAMED, shown((), key)))
             continue
         row = check(model, document, (section, key), context)

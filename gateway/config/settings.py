@@ -7,11 +7,14 @@ in the names. Paths are relative to the folder of the file, which validation get
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
@@ -27,9 +30,10 @@ from gateway.config.checking import (
     whole,
     wrong,
 )
-from gateway.config.documents import content_of
+from gateway.config.documents import content_of, reason_of
 from gateway.config.mistakes import quoted
 from gateway.core.messages import Representation
+from gateway.core.peers import Network
 
 DEFAULT_POLICIES = "policies"
 ASYMMETRIC = (
@@ -37,12 +41,25 @@ ASYMMETRIC = (
     *("ES256", "ES384", "ES512", "EdDSA"),
 )
 SYMMETRIC = "HS256"
+_FETCHED = ("jwks_url", "oidc_discovery")
+#: What a running gateway holds on to: a change of these, or of what is inside them, takes a restart.
+AT_START = (
+    *("listen", "admin_listen", "revocations"),
+    *("upstream.deadline_ms", "upstream.max_connections", "upstream.max_answer_bytes"),
+    *("cache", "drain_s", "log_level"),
+)
+
+T = TypeVar("T")
 
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 _AUTHORITY = re.compile(rf"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>{_HOST}))(?::(?P<port>[0-9]{{1,5}}))?")
 _URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<path>(?:/[^?#]*)?)")
+_URI = re.compile(r"[A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]+")
+# Without masks written out, and zones of interfaces.
+_NETWORK = re.compile(r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?")
 # Browsers leave these ports out, so an origin with one would never be met.
 _DEFAULT_PORT = r"(?!https://.*:443\Z|http://.*:80\Z)"
+_SAFE_URL = "an https URL (plain http for loopback hosts only)"
 _PREFIX = r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*"
 
 
@@ -114,7 +131,28 @@ def _encrypted(origin: str) -> bool:
 
 def _encrypted_origin(value: object) -> str:
     origin = _origin(value)
-    return origin if _encrypted(origin) else wrong("an https URL (plain http for loopback hosts only)")
+    return origin if _encrypted(origin) else wrong(_SAFE_URL)
+
+
+def _is_fetchable(url: str) -> bool:
+    """Whether keys may be fetched from a URL: nobody on the way can change them."""
+    found = _URL.fullmatch(url.partition("?")[0])
+    sound = found is not None and _authority(found["authority"]) is not None and _URI.fullmatch(url)
+    return bool(sound) and _encrypted(url)
+
+
+def _keys_url(value: object) -> str:
+    """A URL that is asked as it stands. Some providers have a query in theirs."""
+    return value if isinstance(value, str) and _is_fetchable(value) else wrong(_SAFE_URL)
+
+
+def _network(value: object) -> Network:
+    try:
+        if isinstance(value, str) and _NETWORK.fullmatch(value):
+            return ipaddress.ip_network(value)
+    except ValueError:
+        pass
+    return wrong("an IP address, or a network such as 10.0.0.0/8, with no bit set behind its prefix")
 
 
 def _path(value: object, info: ValidationInfo) -> Path:
@@ -137,21 +175,59 @@ def _folder(value: object, info: ValidationInfo) -> Path:
     return base / str(value) if is_folder(base, value) else wrong("the path of a folder")
 
 
-def _readable(path: Path) -> Path:
-    content = content_of(path, 1_000_000)
-    return path if isinstance(content, bytes) else wrong("the path of a readable file", got=content)
+def _readable(max_bytes: int) -> AfterValidator:
+    def read(path: Path) -> Path:
+        content = content_of(path, max_bytes)
+        return path if isinstance(content, bytes) else wrong("the path of a readable file", got=content)
+
+    return AfterValidator(read)
 
 
-def _app_key_file(path: Path) -> Path:
-    content = content_of(path, 1_000)
-    if isinstance(content, str):
-        wrong("the path of a readable file", got=content)
-    if not re.fullmatch(rb"[!-~]{1,256}", content.removesuffix(b"\n").removesuffix(b"\r")):
-        wrong(
-            "a file with one line of 1 to 256 printable ASCII characters without spaces",
-            got="one with something else" if content.strip() else "an empty one",
-        )
+def _one_line(low: int, high: int) -> AfterValidator:
+    """A file that holds a key or a token, and at most one newline after it."""
+    fitting = re.compile(rb"[!-~]{%d,%d}" % (low, high))
+
+    def read(path: Path) -> Path:
+        content = content_of(path, 10_000)
+        if isinstance(content, str):
+            wrong("the path of a readable file", got=content)
+        if not fitting.fullmatch(content.removesuffix(b"\n").removesuffix(b"\r")):
+            wrong(
+                f"a file with one line of {low} to {high} printable ASCII characters without spaces",
+                got="one with something else" if content.strip() else "an empty one",
+            )
+        return path
+
+    return AfterValidator(read)
+
+
+def _certificates(path: Path) -> Path:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except OSError:
+        wrong("a PEM file with certificates", got="one with something else")
     return path
+
+
+def _journal(path: Path) -> Path:
+    """A file that the gateway writes, and sometimes replaces: its folder has to be writable too."""
+    try:
+        unfit = _unfit_as_journal(path)
+    except OSError as error:
+        unfit = reason_of(error)
+    return wrong("the path of a file that can be read and written, or made", got=unfit) if unfit else path
+
+
+def _unfit_as_journal(path: Path) -> str | None:
+    if not path.parent.is_dir():
+        return "one in no folder"
+    if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+        return "one in a folder that cannot be written"
+    if not path.exists():
+        return "a link to nothing" if path.is_symlink() else None
+    if not path.is_file():
+        return "a folder" if path.is_dir() else "something that is no file"
+    return None if os.access(path, os.R_OK | os.W_OK, effective_ids=True) else "one that cannot be"
 
 
 # What must fit together is checked where the last field of those involved stands: `info.data` has the others,
@@ -185,20 +261,49 @@ def _one_kind(algorithms: tuple[str, ...]) -> tuple[str, ...]:
     return algorithms
 
 
-def _fitting_keys(secret_file: Path | None, info: ValidationInfo) -> Path | None:
-    if not {"algorithms", "jwks"} <= info.data.keys():
+def _one_source(secret_file: Path | None, info: ValidationInfo) -> Path | None:
+    if not {"algorithms", "jwks", *_FETCHED} <= info.data.keys():
         return secret_file
-    given = [name for name, file in (("jwks", info.data["jwks"]), ("secret_file", secret_file)) if file]
+    sources = {**{name: info.data[name] for name in ("jwks", *_FETCHED)}, "secret_file": secret_file}
+    given = [name for name, source in sources.items() if source]
     symmetric = SYMMETRIC in info.data["algorithms"]
-    if given != (["secret_file"] if symmetric else ["jwks"]):
+    if len(given) != 1 or (given == ["secret_file"]) != symmetric:
         wrong(
-            "secret_file and no jwks, as the algorithm is HS256"
+            "secret_file alone, as the algorithm is HS256"
             if symmetric
-            else "jwks and no secret_file, as the algorithms use public keys",
-            got=" and ".join(given) or "neither",
+            else "one of jwks, jwks_url and oidc_discovery: true, as the algorithms use public keys",
+            got=" and ".join(given) or "none",
             beside=(),
         )
     return secret_file
+
+
+def _at_its_issuer(discovery: bool, info: ValidationInfo) -> bool:
+    issuer = info.data.get("issuer")
+    if discovery and issuer is not None and ("?" in issuer or not _is_fetchable(issuer)):
+        wrong(f"{_SAFE_URL}, as oidc_discovery asks there", got=quoted(issuer), beside=("issuer",))
+    return discovery
+
+
+def _for_a_url(value: T, info: ValidationInfo) -> T:
+    """Refuse what is said about fetching keys where none are fetched. Defaults don't come here."""
+    if set(_FETCHED) <= info.data.keys() and not any(info.data[name] for name in _FETCHED):
+        wrong("jwks_url or oidc_discovery: true beside it", got="neither")
+    return value
+
+
+def _not_before_refresh(max_stale_s: int, info: ValidationInfo) -> int:
+    refresh_s = info.data.get("refresh_s")
+    if refresh_s is not None and max_stale_s < refresh_s:
+        wrong(f"no less than refresh_s ({refresh_s})")
+    return max_stale_s
+
+
+def _another_file(journal: Path | None, info: ValidationInfo) -> Path | None:
+    file = info.data.get("file")
+    if journal and file and os.path.realpath(journal) == os.path.realpath(file):
+        wrong("another file than revocations.file", got="the same")
+    return journal
 
 
 def _stale_in_time(stale_after_ms: int, info: ValidationInfo) -> int:
@@ -212,6 +317,7 @@ Host = Annotated[
     str,
     text("a host name in lower case, or *. and a domain", rf"(?=[^A-Z]+\Z)(?:\*\.)?{_HOST}"),
 ]
+HostName = Annotated[str, text("a host name in lower case", rf"(?=[^A-Z]+\Z){_HOST}")]
 Hosts = Annotated[tuple[Host, ...], LISTED, Field(min_length=1)]
 AccountId = Annotated[str, text("an account id of 1 to 64 letters and digits", r"[A-Za-z0-9]{1,64}")]
 Name = Annotated[str, text("a text of 1 to 256 printable characters", r".{1,256}")]
@@ -222,12 +328,26 @@ Origin = Annotated[
         _DEFAULT_PORT + rf"(?=[^A-Z]+\Z)[a-z][a-z0-9+.-]*://(?:{_HOST}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?",
     ),
 ]
-File = Annotated[Path, PlainValidator(_path), AfterValidator(_readable)]
-
-
-AppKeyFile = Annotated[Path, PlainValidator(_path), AfterValidator(_app_key_file)]
+File = Annotated[Path, PlainValidator(_path), _readable(1_000_000)]
+AppKeyFile = Annotated[Path, PlainValidator(_path), _one_line(1, 256)]
+FOR_A_URL = AfterValidator(_for_a_url)
 #: For fields that are checked together with others, also when they are left out.
 ALWAYS = Field(validate_default=True)
+
+
+class Budget(Model):
+    """What the gateway may ask of one account's upstream, and who waits how long for it.
+
+    `reserve_percent` is what clients of low priority leave free.
+    """
+
+    per_second: Annotated[int, whole(1, 10_000)] = 200
+    burst: Annotated[int, whole(1, 10_000)] = 50
+    in_flight: Annotated[int, whole(1, 10_000)] = 100
+    queue: Annotated[int, whole(1, 100_000)] = 1_000
+    # No longer: a chat would die of it.
+    wait_ms: Annotated[int, whole(10, 5_000)] = 1_000
+    reserve_percent: Annotated[int, whole(0, 90)] = 20
 
 
 class Account(Model):
@@ -238,10 +358,14 @@ class Account(Model):
     app_key_file: AppKeyFile
     next_app_key_file: AppKeyFile | None = None
     allow_plain_http: Annotated[bool, FLAG, AfterValidator(_leave_for_plain_http), ALWAYS] = False
+    budget: Budget | None = None
 
 
 class Issuer(Model):
-    """Whose tokens are believed, and how they are verified."""
+    """Whose tokens are believed, and how they are verified.
+
+    The keys come from exactly one of `jwks`, `jwks_url`, `oidc_discovery` and `secret_file`.
+    """
 
     issuer: Name
     audience: Name
@@ -252,8 +376,33 @@ class Issuer(Model):
         AfterValidator(_one_kind),
     ]
     jwks: File | None = None
-    secret_file: Annotated[File | None, AfterValidator(_fitting_keys), ALWAYS] = None
+    jwks_url: Annotated[str, PlainValidator(_keys_url)] | None = None
+    oidc_discovery: Annotated[bool, FLAG, AfterValidator(_at_its_issuer)] = False
+    secret_file: Annotated[File | None, AfterValidator(_one_source), ALWAYS] = None
+    ca_file: Annotated[File, AfterValidator(_certificates), FOR_A_URL] | None = None
+    bearer_token_file: Annotated[Path, PlainValidator(_path), _one_line(1, 8_192), FOR_A_URL] | None = None
+    refresh_s: Annotated[int, whole(10, 86_400), FOR_A_URL] = 300
+    cooldown_s: Annotated[int, whole(1, 300), FOR_A_URL] = 10
+    max_stale_s: Annotated[int, whole(60, 604_800), FOR_A_URL, AfterValidator(_not_before_refresh)] = 86_400
+    token_type: Annotated[str, one_of(("any", "at+jwt"))] = "any"  # noqa: S105 - no password
+    client_claim: Annotated[str, text("a text of 1 to 128 printable characters", r".{1,128}")] | None = None
     leeway_s: Annotated[int, whole(0, 60)] = 0
+
+
+class FailedTokens(Model):
+    """How many tokens that are not accepted one peer address may send."""
+
+    per_minute: Annotated[int, whole(1, 100_000)] = 60
+    burst: Annotated[int, whole(1, 100_000)] = 60
+
+
+class Revocations(Model):
+    """Tokens that are refused although they are sound: `file` is the operator's, `journal` the gateway's."""
+
+    file: Annotated[Path, PlainValidator(_path), _readable(67_108_864)] | None = None
+    journal: (
+        Annotated[Path, PlainValidator(_path), AfterValidator(_journal), AfterValidator(_another_file)] | None
+    ) = None
 
 
 class Discovery(Model):
@@ -288,6 +437,14 @@ class Cors(Model):
     max_age_s: Annotated[int, whole(0, 86_400)] = 600
 
 
+class Admin(Model):
+    """Who may use the private listener, and by which names it may be called."""
+
+    token_file: Annotated[Path, PlainValidator(_path), _one_line(16, 256)] | None = None
+    open_metrics: Annotated[bool, FLAG] = True
+    hosts: Annotated[tuple[HostName, ...], LISTED] = ()
+
+
 class Settings(Model):
     """All of `gateway.yaml`."""
 
@@ -298,13 +455,18 @@ class Settings(Model):
         AfterValidator(_two_listeners),
         Field(default="127.0.0.1:8081", validate_default=True),
     ]
+    admin: Admin = Admin()
     public_url: Annotated[str, PlainValidator(_public_url)]
     policies: Annotated[Path, PlainValidator(_folder), Field(default=DEFAULT_POLICIES, validate_default=True)]
     accounts: Annotated[Mapping[AccountId, Account], Field(min_length=1)]
     issuers: Annotated[tuple[Issuer, ...], LISTED, Field(min_length=1)]
+    failed_tokens: FailedTokens = FailedTokens()
+    revocations: Revocations = Revocations()
+    trusted_proxies: Annotated[tuple[Annotated[Network, PlainValidator(_network)], ...], LISTED] = ()
     discovery: Discovery = Discovery()
     link_hosts: Annotated[tuple[Host, ...], LISTED] = ("*.liveperson.net",)
     upstream: Upstream = Upstream()
+    budget: Budget = Budget()
     cache: Cache = Cache()
     max_body_bytes: Annotated[int, whole(1_024, 8_388_608)] = 262_144
     default_representation: RepresentationName = Representation.JSON
@@ -312,3 +474,12 @@ class Settings(Model):
     reload_s: Annotated[int, whole(1, 3_600)] = 2
     drain_s: Annotated[int, whole(0, 300)] = 10
     log_level: Annotated[str, one_of(("debug", "info", "warning", "error"))] = "info"
+
+    def budget_of(self, account: str) -> Budget:
+        """The budget of an account: its own, or the common one."""
+        return self.accounts[account].budget or self.budget
+
+
+def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
+    """What has changed and is only read at the start, by its name in AT_START."""
+    return tuple(name for name in AT_START if attrgetter(name)(old) != attrgetter(name)(new))

@@ -14,14 +14,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from gateway.config.load import load
-from gateway.config.policies import PATTERNS, ClientRow, ResourceRow
-from gateway.config.settings import Settings
+from gateway.config.policies import PATTERNS, ResourceRow
+from gateway.config.settings import AT_START, Settings
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "gateway.yaml": Settings,
     "policies/resources.yaml": ResourceRow,
-    "policies/clients/*.yaml": ClientRow,
 }
 
 
@@ -91,6 +90,16 @@ def test_the_bounds_are_documented(section: str, name: str, field: FieldInfo) ->
         validator.func(None)  # type: ignore[call-arg]  # the validator of a whole number takes its value only
     bounds = str(refused.value).removeprefix("a whole number from ")
     assert bounds in rows(section, 4)[name].split(" | ")[2]
+
+
+def test_what_takes_a_restart_is_marked() -> None:
+    marked = {name for name, row in rows("gateway.yaml", 4).items() if row.endswith("**(restart)** |")}
+    inside = [
+        {name for name, _ in leaves(Settings) if name == start or name.startswith(f"{start}.")}
+        for start in AT_START
+    ]
+    assert all(inside)
+    assert marked == set().union(*inside)
 
 
 def test_the_patterns_are_documented() -> None:

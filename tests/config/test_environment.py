@@ -25,6 +25,9 @@ GOOD = Path(__file__).parent / "good" / "gateway.yaml"
         ("UPSTREAM", '{"deadline_ms": 800}', "upstream.stale_after_ms", "250"),
         ("CACHE__MAX_BYTES", "2097152", "cache.max_bytes", "2097152"),
         ("DISCOVERY__URL", "https://d.example", "discovery.url", "https://d.example"),
+        ("BUDGET__QUEUE", "7", "budget.queue", "7"),
+        ("ADMIN__HOSTS", "[a.example]", "admin.hosts", "('a.example',)"),
+        ("TRUSTED_PROXIES", "[]", "trusted_proxies", "()"),
         ("CORS__ORIGINS", "[]", "cors.origins", "()"),
         ("LINK_HOSTS", "[a.example, '*.b.example']", "link_hosts", "('a.example', '*.b.example')"),
     ],
@@ -40,6 +43,7 @@ def test_a_variable_overrides_the_file(variable: str, value: str, where: str, ex
 
 def test_account_ids_keep_their_case() -> None:
     environ = {
+        "CHAT_GATEWAY_ACCOUNTS__P73373771__BUDGET__PER_SECOND": "7",
         "CHAT_GATEWAY_ACCOUNTS__P73373771__DISCOVER": "true",
         "CHAT_GATEWAY_ACCOUNTS__P73373771__APP_KEY_FILE": "app-key",
         "CHAT_GATEWAY_ACCOUNTS__0123__DISCOVER": "false",
@@ -53,6 +57,7 @@ def test_account_ids_keep_their_case() -> None:
         "le61911979": "http://upstream.example:9100",
         "P73373771": None,
     }
+    assert loaded.settings.budget_of("P73373771").per_second == 7
 
 
 def test_what_is_inside_a_map_is_laid_over_the_map() -> None:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_network
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +18,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.config.load import Loaded, load
-from gateway.config.settings import Address, Cache, Cors, Discovery, Settings, Upstream
+from gateway.config.settings import (
+    AT_START,
+    Address,
+    Budget,
+    Cache,
+    Cors,
+    Discovery,
+    FailedTokens,
+    Revocations,
+    Settings,
+    Upstream,
+    needs_restart,
+)
 from gateway.core.messages import Representation
 
 HERE = Path(__file__).parent
@@ -37,7 +56,7 @@ def minimal() -> dict[str, object]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("app-key", "jwks.json", "secret"):
+    for name in ("app-key", "ca.pem", "jwks.json", "secret"):
         (tmp_path / name).write_bytes((HERE / "good" / name).read_bytes())
     return tmp_path
 
@@ -63,6 +82,11 @@ def test_every_setting_of_the_good_file_arrives() -> None:
     folder = GOOD.parent
     assert settings.listen == Address("::1", 9080)
     assert settings.admin_listen == Address("localhost", 9081)
+    assert settings.admin.model_dump() == {
+        "token_file": folder / "admin-token",
+        "open_metrics": False,
+        "hosts": ("admin.example",),
+    }
     assert settings.public_url == "https://chat.example/live"
     assert settings.policies.resolve() == HERE.parents[1] / "policies"
     accounts = {key: account.model_dump() for key, account in settings.accounts.items()}
@@ -73,6 +97,7 @@ def test_every_setting_of_the_good_file_arrives() -> None:
             "app_key_file": folder / "app-key",
             "next_app_key_file": None,
             "allow_plain_http": False,
+            "budget": None,
         },
         "le61911979": {
             "upstream": "http://upstream.example:9100",
@@ -80,17 +105,42 @@ def test_every_setting_of_the_good_file_arrives() -> None:
             "app_key_file": folder / "app-key",
             "next_app_key_file": folder / "next-app-key",
             "allow_plain_http": True,
+            "budget": Budget(per_second=20, in_flight=10).model_dump(),
         },
     }
-    first, second = settings.issuers
+    first, second, third, fourth = settings.issuers
     assert (first.issuer, first.audience) == ("https://issuer.example", "chat-gateway")
     assert first.algorithms == ("RS256", "ES512", "EdDSA")
     assert (first.jwks, first.secret_file, first.leeway_s) == (folder / "jwks.json", None, 5)
     assert (second.algorithms, second.jwks, second.secret_file) == (("HS256",), None, folder / "secret")
+    fetched = third.model_dump(
+        exclude={"issuer", "audience", "algorithms", "jwks", "secret_file", "leeway_s"}
+    )
+    assert fetched == {
+        "jwks_url": "https://keys.example:6443/openid/v1/jwks?use=sig",
+        "oidc_discovery": False,
+        "ca_file": folder / "ca.pem",
+        "bearer_token_file": folder / "bearer-token",
+        "refresh_s": 60,
+        "cooldown_s": 5,
+        "max_stale_s": 3600,
+        "token_type": "at+jwt",
+        "client_claim": "azp",
+    }
+    assert (fourth.issuer, fourth.oidc_discovery) == ("https://discovered.example/tenant/", True)
+    assert settings.failed_tokens == FailedTokens(per_minute=30, burst=10)
+    assert settings.revocations.model_dump() == {
+        "file": folder / "revocations",
+        "journal": folder / "journal",
+    }
+    assert settings.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("2001:db8::1/128"))
     assert settings.discovery == Discovery(url="http://127.0.0.1:9100", allowed_domains=("chat.example",))
     assert settings.link_hosts == ("*.chat.example",)
     assert settings.upstream == Upstream(
         deadline_ms=4000, stale_after_ms=200, max_connections=50, max_answer_bytes=1048576, max_pause_ms=3000
+    )
+    assert settings.budget == Budget(
+        per_second=100, burst=20, in_flight=40, queue=500, wait_ms=800, reserve_percent=30
     )
     assert settings.cache == Cache(max_bytes=1048576)
     assert settings.max_body_bytes == 4096
@@ -250,7 +300,7 @@ def test_plain_http_needs_leave_unless_it_stays_on_this_machine(
         (b"\n", "an empty one"),
         (b" \n", "an empty one"),
         (b"k" * 257, "one with something else"),
-        (b"k" * 1001, "more than 1000 bytes"),
+        (b"k" * 10_001, "more than 10000 bytes"),
         (b"one\ntwo\n", "one with something else"),
         (b"k\n\n", "one with something else"),
         (b"a b", "one with something else"),
@@ -266,6 +316,267 @@ def test_app_key_files(folder: Path, setting: str, content: bytes, got: str | No
     assert [(mistake.key, mistake.got) for mistake in mistakes] == (
         [] if got is None else [(f"accounts.123.{setting}", got)]
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "accepted"),
+    [
+        (b"t" * 15, False),
+        (b"t" * 16, True),
+        (b"t" * 256 + b"\n", True),
+        (b"t" * 257, False),
+        (b"t t" * 9, False),
+    ],
+)
+def test_admin_token_files(folder: Path, content: bytes, accepted: bool) -> None:
+    (folder / "token").write_bytes(content)
+    mistakes = loaded_with(folder, admin={"token_file": "token"}).mistakes
+    assert [mistake.key for mistake in mistakes] == ([] if accepted else ["admin.token_file"])
+
+
+def issuer(**keys: object) -> list[dict[str, object]]:
+    return [{"issuer": "https://issuer.example", "audience": "a", "algorithms": ["RS256"], **keys}]
+
+
+@pytest.mark.parametrize(
+    ("url", "accepted"),
+    [
+        *[
+            (url, True)
+            for url in (
+                "https://keys.example",
+                "https://keys.example:8443/a/b/jwks.json",
+                "https://keys.example/keys?p=b2c_1a&v=%2e",
+                "https://keys.example?p=1",
+                "http://localhost:9100/jwks",
+                "http://[::1]/jwks",
+            )
+        ],
+        *[
+            (url, False)
+            for url in (
+                "http://keys.example/jwks",
+                "http://localhost.example/jwks",
+                "https://u@keys.example/jwks",
+                "https://keys.example/jwks#a",
+                "https://keys.example/jwks?a#b",
+                "https://keys.example/a b",
+                "https://keys.example/?a b",
+                "https://keys.example\\a",
+                "https://keys.example:99999",
+                "https://",
+                "https://?a",
+                "ftp://keys.example",
+                "jwks.json",
+                17,
+                True,
+            )
+        ],
+    ],
+)
+def test_keys_are_fetched_where_nobody_can_change_them(folder: Path, url: object, accepted: bool) -> None:
+    mistakes = loaded_with(folder, issuers=issuer(jwks_url=url)).mistakes
+    assert [mistake.key for mistake in mistakes] == ([] if accepted else ["issuers.0.jwks_url"])
+    loaded = loaded_with(
+        folder, issuers=[*issuer(jwks="jwks.json"), *issuer(issuer=url, oidc_discovery=True)]
+    )
+    discoverable = accepted and "?" not in str(url)
+    assert {mistake.key for mistake in loaded.mistakes} == (set() if discoverable else {"issuers.1.issuer"})
+
+
+@pytest.mark.parametrize("algorithms", [["RS256"], ["HS256"]])
+@pytest.mark.parametrize("number", range(16))
+def test_keys_come_from_one_source_that_fits(folder: Path, algorithms: list[str], number: int) -> None:
+    sources: dict[str, object] = {
+        "jwks": "jwks.json",
+        "jwks_url": "https://keys.example/jwks",
+        "oidc_discovery": True,
+        "secret_file": "secret",
+    }
+    given = [name for place, name in enumerate(sources) if number >> place & 1]
+    fitting = ("secret_file",) if algorithms == ["HS256"] else ("jwks", "jwks_url", "oidc_discovery")
+    rows = issuer(algorithms=algorithms, **{name: sources[name] for name in given})
+    mistakes = loaded_with(folder, issuers=rows).mistakes
+    accepted = len(given) == 1 and given[0] in fitting
+    assert [(mistake.key, mistake.got) for mistake in mistakes] == (
+        [] if accepted else [("issuers.0", " and ".join(given) or "none")]
+    )
+
+
+FOR_A_URL: dict[str, object] = {
+    "ca_file": "ca.pem",
+    "bearer_token_file": "app-key",
+    "refresh_s": 300,
+    "cooldown_s": 10,
+    "max_stale_s": 86_400,
+}
+
+
+@pytest.mark.parametrize("source", [{"jwks_url": "https://keys.example"}, {"oidc_discovery": True}, {}])
+def test_what_is_said_about_fetching_needs_something_to_fetch(
+    folder: Path, source: dict[str, object]
+) -> None:
+    rows = issuer(**FOR_A_URL, **(source or {"jwks": "jwks.json"}))
+    keys = [mistake.key for mistake in loaded_with(folder, issuers=rows).mistakes]
+    assert keys == ([] if source else sorted(f"issuers.0.{name}" for name in FOR_A_URL))
+
+
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_what_holds_no_certificate_is_no_authority(folder: Path, content: bytes) -> None:
+    (folder / "ca.pem").write_bytes(content)
+    rows = issuer(jwks_url="https://keys.example", ca_file="ca.pem")
+    (mistake,) = loaded_with(folder, issuers=rows).mistakes
+    assert mistake.expected == "a PEM file with certificates"
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("192.0.2.7", "192.0.2.7/32"),
+        ("2001:DB8::/32", "2001:db8::/32"),
+        ("::1", "::1/128"),
+        *[
+            (text, None)
+            for text in (
+                *("10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "10.0.0.0/", "10.0.0", "010.0.0.1"),
+                *("2001:db8::1/32", "fe80::1%eth0", "[::1]", "proxy.example", "*", "", 167772160, None),
+            )
+        ],
+    ],
+)
+def test_trusted_proxies(folder: Path, text: object, network: str | None) -> None:
+    if network:
+        assert settings_with(folder, trusted_proxies=[text]).trusted_proxies == (ip_network(network),)
+    else:
+        (mistake,) = loaded_with(folder, trusted_proxies=[text]).mistakes
+        assert mistake.key == "trusted_proxies.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "got"),
+    [
+        ("new", None),
+        ("app-key", None),
+        ("nowhere/new", "one in no folder"),
+        ("app-key/new", "one in no folder"),
+        (".", "a folder"),
+        ("pipe", "something that is no file"),
+        ("loop", "a link to nothing"),
+        ("x" * 300, "file name too long"),
+    ],
+)
+def test_journals(folder: Path, name: str, got: str | None) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    mistakes = loaded_with(folder, revocations={"journal": name}).mistakes
+    assert [mistake.got for mistake in mistakes] == ([] if got is None else [got])
+
+
+@contextmanager
+def as_nobody_special() -> Iterator[None]:
+    """The superuser may write everywhere."""
+    before = os.geteuid()
+    os.seteuid(before or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize(
+    ("folder_mode", "file_mode", "got"),
+    [
+        (0o777, 0o666, None),
+        (0o555, 0o666, "one in a folder that cannot be written"),
+        (0o777, 0o444, "one that cannot be"),
+        (0o777, 0o222, "one that cannot be"),
+    ],
+)
+def test_a_journal_is_read_written_and_replaced(folder_mode: int, file_mode: int, got: str | None) -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "journal").touch()
+        (folder / "journal").chmod(file_mode)
+        folder.chmod(folder_mode)
+        told = None
+        with as_nobody_special():
+            try:
+                Revocations.model_validate({"journal": "journal"}, context={"folder": folder})
+            except ValidationError as error:
+                told = error.errors()[0]["ctx"]["wrongs"][0].got
+        folder.chmod(stat.S_IRWXU)
+    assert told == got
+
+
+@pytest.mark.parametrize(("size", "accepted"), [(67_108_864, True), (67_108_865, False)])
+def test_the_file_of_revocations_may_be_long(folder: Path, size: int, accepted: bool) -> None:
+    with (folder / "revocations").open("wb") as file:
+        file.truncate(size)
+    mistakes = loaded_with(folder, revocations={"file": "revocations"}).mistakes
+    assert (mistakes == ()) == accepted
+
+
+def test_the_journal_is_not_the_file_of_the_operators(folder: Path) -> None:
+    (folder / "link").symlink_to("app-key")
+    (mistake,) = loaded_with(folder, revocations={"file": "app-key", "journal": "link"}).mistakes
+    assert (mistake.key, mistake.got) == ("revocations.journal", "the same")
+
+
+def test_an_account_has_its_own_budget_or_the_common_one(folder: Path) -> None:
+    row = {"upstream": "https://upstream.example", "app_key_file": "app-key"}
+    accounts = {"1": row, "2": {**row, "budget": {"burst": 7}}}
+    settings = settings_with(folder, accounts=accounts, budget={"per_second": 300})
+    assert settings.budget_of("1") == Budget(per_second=300)
+    assert settings.budget_of("2") == Budget(burst=7)
+
+
+CHANGES: dict[str, object] = {
+    "listen": "127.0.0.1:9080",
+    "admin_listen": "127.0.0.1:9081",
+    "revocations": {"journal": "journal"},
+    "upstream.deadline_ms": 4_000,
+    "upstream.max_connections": 7,
+    "upstream.max_answer_bytes": 70_000,
+    "cache": {"max_bytes": 2_000_000},
+    "drain_s": 7,
+    "log_level": "debug",
+}
+
+
+def test_each_setting_that_is_read_at_the_start_is_changed_below() -> None:
+    assert tuple(CHANGES) == AT_START
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_of_what_is_read_at_the_start_is_named(folder: Path, name: str) -> None:
+    section, _, inner = name.partition(".")
+    value = {inner: CHANGES[name]} if inner else CHANGES[name]
+    assert needs_restart(settings_with(folder), settings_with(folder, **{section: value})) == (name,)
+
+
+def test_several_changes_are_all_named(folder: Path) -> None:
+    good = load(GOOD, {}).settings
+    assert good is not None
+    assert needs_restart(settings_with(folder), good) == AT_START
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"public_url": "https://other.example"},
+        {"reload_s": 9},
+        {"upstream": {"stale_after_ms": 100, "max_pause_ms": 1_000}},
+        {"budget": {"per_second": 9}},
+        {"admin": {"hosts": ["admin.example"]}},
+        {"issuers": [{"issuer": "i", "audience": "a", "algorithms": ["HS256"], "secret_file": "secret"}]},
+    ],
+)
+def test_other_changes_need_no_restart(folder: Path, change: dict[str, Any]) -> None:
+    old, new = settings_with(folder), loaded_with(folder, **change).settings
+    assert new is not None
+    assert (old == new, needs_restart(old, new)) == (not change, ())
 
 
 @pytest.mark.parametrize(
@@ -339,6 +650,12 @@ PLACES = st.sampled_from(
         {"issuers": [{"issuer": "i", "audience": "a", "algorithms": ["HS256"], "secret_file": CANARY}]},
         {"issuers": [{"issuer": "i", "audience": "a", "algorithms": ["HS256"], "secret": CANARY}]},
         {"issuers": [CANARY]},
+        {"issuers": [{"jwks_url": f"https://x:{CANARY}@keys.example/"}]},
+        {"issuers": [{"jwks_url": f"http://keys.example/?token={CANARY}"}]},
+        {"issuers": [{"jwks_url": "https://keys.example/", "bearer_token_file": CANARY}]},
+        {"admin": {"token_file": CANARY}},
+        {"admin": {"token": CANARY}},
+        {"admin": CANARY},
         {"upstream": CANARY},
     ]
 )
