@@ -1,29 +1,253 @@
-"""The private listener: health and metrics."""
+"""The private listener: health, metrics, usage, and what may be changed while the gateway runs.
+
+It stands on a network of its own, and is built as if it did not: a browser there can be made to send
+requests by any page. So names it does not know are refused (DNS rebinding), changes take a content type and
+an origin that foreign pages cannot send, and all but probes takes a token, also on loopback. The words are
+fixed: nothing that a caller said is repeated.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import hmac
+import ipaddress
+import json
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.core.documents import Broken, well_formed
+from gateway.core.messages import Representation
 
-def admin(is_ready: Callable[[], bool], exposition: Callable[[], bytes]) -> Starlette:
+MAX_BODY_BYTES = 65_536
+
+#: A status, and what JSON can say.
+Outcome = tuple[int, object]
+Said = Mapping[str, object]
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who gets in. `token` is what must follow "Bearer "; without one nobody does.
+
+    `hosts` are the names, in small letters, that a request may come by besides IP addresses and localhost.
+    """
+
+    token: bytes | None = field(repr=False)
+    open_metrics: bool
+    hosts: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Handles:
+    """What the listener shows and what it sets in motion. `access` is asked at each request."""
+
+    access: Callable[[], Access]
+    is_ready: Callable[[], bool]
+    status: Callable[[], Mapping[str, object]]
+    exposition: Callable[[], bytes]
+    usage: Callable[[], object]
+    revocations: Callable[[], object]
+    revoke: Callable[[Said], Awaitable[Outcome]]
+    reload: Callable[[], Awaitable[Outcome]]
+    explain: Callable[[Said], Awaitable[Outcome]]
+
+
+def admin(handles: Handles) -> Starlette:
     """Its application. Ready does not depend on the upstream: another replica would find it just as sick."""
+    guarded = partial(_guarded, handles.access)
 
     async def healthz(_: Request) -> Response:
-        return PlainTextResponse("alive\n")
+        return _text(b"alive\n")
 
-    async def readyz(_: Request) -> Response:
-        ready = is_ready()
-        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+    async def readyz(request: Request) -> Response:
+        ready = handles.is_ready()
+        if "verbose" not in request.query_params:
+            return _json(200 if ready else 503, {"ready": ready})
+        _check(request, handles.access())
+        return _json(200 if ready else 503, {**handles.status(), "ready": ready})
 
-    async def metrics(_: Request) -> Response:
-        return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def metrics(request: Request) -> Response:
+        access = handles.access()
+        if not access.open_metrics:
+            _check(request, access)
+        return _text(handles.exposition(), "text/plain; version=0.0.4; charset=utf-8")
 
-    app = Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+    async def usage(_: Request) -> Response:
+        return _json(200, handles.usage())
+
+    async def revocations(request: Request) -> Response:
+        if request.method == "POST":
+            return _json(*await handles.revoke(await _said(request)))
+        return _json(200, handles.revocations())
+
+    async def reload(request: Request) -> Response:
+        if await _said(request):
+            raise HTTPException(400, "There is nothing to say here: send an empty object, {}.")
+        return _json(*await handles.reload())
+
+    async def explain(request: Request) -> Response:
+        return _json(*await handles.explain(await _said(request)))
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            guarded("/usage", usage, "GET"),
+            guarded("/revocations", revocations, "GET", "POST"),
+            guarded("/reload", reload, "POST"),
+            guarded("/explain", explain, "POST"),
+        ],
+        exception_handlers={HTTPException: _refused, ClientDisconnect: _gone, Exception: _crashed},
+    )
     # It would redirect to whatever Host says.
     app.router.redirect_slashes = False
     return app
+
+
+def _guarded(access: Callable[[], Access], path: str, answer: Answer, *methods: str) -> Route:
+    async def endpoint(request: Request) -> Response:
+        _check(request, access())
+        return await answer(request)
+
+    return Route(path, endpoint, methods=methods)
+
+
+def _check(request: Request, access: Access) -> None:
+    """A name that is ours, a token, and for changes what no foreign page can send. Raises HTTPException."""
+    _check_host(request, access)
+    _check_token(request, access)
+    if request.method == "POST":
+        _check_origin(request, access)
+        _check_content_type(request)
+
+
+def _check_host(request: Request, access: Access) -> None:
+    hosts = request.headers.getlist("host")
+    if len(hosts) != 1 or not _is_ours(hosts[0], access):
+        raise HTTPException(
+            421, "Host must be an IP address, localhost or one of admin.hosts, with or without a port."
+        )
+
+
+def _is_ours(host: str, access: Access) -> bool:
+    name = _name(host)
+    return name == "localhost" or name in access.hosts or _is_address(name)
+
+
+def _name(host: str) -> str:
+    """A Host's name, in small letters, or the address without its brackets; empty for what is neither."""
+    found = _HOST.fullmatch(host)
+    return (found[1] or found[2]).lower() if found else ""
+
+
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_token(request: Request, access: Access) -> None:
+    if access.token is None:
+        raise HTTPException(403, "This call takes a token, and none is configured: set admin.token_file.")
+    said = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    scheme, _, token = said[0].partition(b" ") if len(said) == 1 else (b"", b"", b"")
+    # Digests, so that not even the length can be measured.
+    is_ours = hmac.compare_digest(hashlib.sha256(token).digest(), hashlib.sha256(access.token).digest())
+    if scheme.lower() != b"bearer" or not is_ours:
+        raise HTTPException(
+            401, "Send Authorization: Bearer and this listener's token.", {"www-authenticate": _CHALLENGE}
+        )
+
+
+_CHALLENGE = 'Bearer realm="chat-gateway admin"'
+
+
+def _check_origin(request: Request, access: Access) -> None:
+    """Browsers say which page makes them send this. A page at an address is no better for it."""
+    for origin in request.headers.getlist("origin"):
+        authority = origin.partition("://")[2]
+        if authority != request.headers["host"] and _name(authority) not in access.hosts:
+            raise HTTPException(403, "Pages of this origin may change nothing here.")
+
+
+def _check_content_type(request: Request) -> None:
+    # A form cannot say this, and a script only after a preflight, which is refused.
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "Content-Type must be application/json.")
+
+
+async def _said(request: Request) -> Said:
+    """The body: one JSON object. Raises HTTPException."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            # What is left of it is not read.
+            raise HTTPException(413, f"The body may have {MAX_BODY_BYTES} bytes.", {"connection": "close"})
+    try:
+        well_formed(bytes(body), Representation.JSON)
+        said = json.loads(body, parse_float=_finite)
+    # Digits without end are well-formed, and no number.
+    except (Broken, ValueError):
+        said = None
+    if not isinstance(said, dict):
+        raise HTTPException(400, "The body must be one JSON object, with each name once, in UTF-8.")
+    return said
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError
+    return number
+
+
+def _text(body: bytes, media_type: str = "text/plain; charset=utf-8") -> Response:
+    return Response(body, 200, _HEADERS, media_type)
+
+
+def _json(status: int, said: object, headers: Mapping[str, str] | None = None) -> Response:
+    # ASCII, so that what a caller said, a lone surrogate too, can be told escaped.
+    body = json.dumps(said, allow_nan=False).encode() + b"\n"
+    return Response(body, status, {**_HEADERS, **(headers or {})}, "application/json")
+
+
+_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - that is what it is registered for
+    sentence = _SENTENCES.get(error.status_code, error.detail)
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        # A set until now: in another order each time.
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
+    return _json(error.status_code, {"error": sentence}, headers)
+
+
+_SENTENCES = {404: "There is no such call.", 405: "This call does not take this method; see Allow."}
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    """Nobody reads this: the caller hung up within its body."""
+    return _json(400, {"error": "The body ended too soon."})
+
+
+async def _crashed(_: Request, __: Exception) -> Response:
+    return _json(500, {"error": "This failed inside the gateway; its log says where."})

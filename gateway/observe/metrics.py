@@ -1,71 +1,249 @@
-"""Counters, as plain integers behind one collector: `labels().inc()` would cost more than a cache hit."""
+"""Counters, as plain integers behind one collector: `labels().inc()` would cost more than a cache hit.
+
+Every label is bounded: clients, rules, limits and resources are named in files, reasons and outcomes in code.
+Nothing here has a chat, a token, an address or a raw path in it. `docs/metrics.md` has a row for each family.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+K = TypeVar("K", bound=tuple[str, ...])
+
+#: From a tenth of what a hit over the road takes to twice what the upstream may take.
+BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BUCKET_LABELS = (*map(str, BUCKETS_S), "+Inf")
+
+
+class Durations:
+    """How long things took: how many fell into each of `BUCKETS_S` or beyond, and the sum."""
+
+    __slots__ = ("counts", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(_BUCKET_LABELS)
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """(upper bound, how many took at most that), as Prometheus has it."""
+        return list(zip(_BUCKET_LABELS, accumulate(self.counts), strict=True))
+
+
+class RemoteKeys(Protocol):
+    """An issuer's keys that come over the network."""
+
+    @property
+    def failures(self) -> int: ...
+    def age_s(self) -> float | None: ...
+
+
+class AccountBudget(Protocol):
+    """An account's budget: fetches that wait, fetches in flight, and the share of the full pace in force."""
+
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def pace(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reloads:
+    """How reading the configuration again went. `succeeded_at` is epoch seconds; `failed` is of the last."""
+
+    succeeded_at: float = 0.0
+    failures: int = 0
+    failed: bool = False
+    policies_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What is looked up when somebody asks: keys by issuer, budgets by account, revocations in force."""
+
+    flights: Callable[[], int] = int
+    keys: Callable[[], Mapping[str, RemoteKeys]] = dict
+    reloads: Callable[[], Reloads] = Reloads
+    budgets: Callable[[], Mapping[str, AccountBudget]] = dict
+    revocations: Callable[[], int] = int
 
 
 class Metrics(Collector):
-    """What the process has done since it started. Nothing here has a chat, a token or a raw path in it."""
+    """What the process has done since it started, and how it stands."""
 
     def __init__(self) -> None:
         #: (client, resource, status, outcome) → requests
         self.requests: Counter[tuple[str, str, str, str]] = Counter()
-        #: (resource, outcome) → requests to the upstream
-        self.upstream_requests: Counter[tuple[str, str]] = Counter()
+        #: (resource, outcome) → how long they took
+        self.durations: defaultdict[tuple[str, str], Durations] = defaultdict(Durations)
+        #: (resource, outcome, client) → requests to the upstream
+        self.upstream_requests: Counter[tuple[str, str, str]] = Counter()
+        #: client → requests that were answered and caused none of those
+        self.saved: Counter[str] = Counter()
+        #: (client, limit) → refusals
+        self.limited: Counter[tuple[str, str]] = Counter()
+        #: (client, rule, outcome) → decisions
+        self.decisions: Counter[tuple[str, str, str]] = Counter()
+        self.shadow_decisions: Counter[tuple[str, str, str]] = Counter()
         #: what was wrong with a token → refusals
         self.token_refusals: Counter[str] = Counter()
         self.foreign_links = 0
         self.crashes = 0
-        self.reload_failures = 0
-        self.flights: Callable[[], int] = int
+        self.gauges = Gauges()
 
     def collect(self) -> Iterable[Metric]:
         """All families, for the exposition."""
-        requests = CounterMetricFamily(
-            "chat_gateway_requests",
+        yield from self._requests()
+        yield from self._policies()
+        yield from self._upstream()
+        yield from self._configuration()
+        yield _counter("crashes", "Fetches and requests that failed inside the gateway", self.crashes)
+
+    def _requests(self) -> Iterator[Metric]:
+        yield _counters(
+            "requests",
             "Requests of clients, by how they ended",
-            labels=("client", "resource", "status", "outcome"),
+            ("client", "resource", "status", "outcome"),
+            self.requests,
         )
-        for labels, count in self.requests.items():
-            requests.add_metric(labels, count)
-        upstream = CounterMetricFamily(
-            "chat_gateway_upstream_requests",
-            "Requests to the upstream, by how they ended",
+        durations = HistogramMetricFamily(
+            "chat_gateway_request_duration_seconds",
+            "How long requests took, from the end of the head to the reply",
             labels=("resource", "outcome"),
         )
-        for upstream_labels, count in self.upstream_requests.items():
-            upstream.add_metric(upstream_labels, count)
-        refusals = CounterMetricFamily(
-            "chat_gateway_token_refusals", "Refused tokens, by what was wrong with them", labels=("because",)
+        for labels, took in self.durations.items():
+            durations.add_metric(labels, took.buckets(), took.sum_s)
+        yield durations
+        yield _counters(
+            "saved_requests",
+            "Requests of clients that were answered and caused no request to the upstream",
+            ("client",),
+            {(client,): count for client, count in self.saved.items()},
         )
-        for because, count in self.token_refusals.items():
-            refusals.add_metric((because,), count)
-        yield requests
-        yield upstream
-        yield refusals
-        yield CounterMetricFamily(
-            "chat_gateway_foreign_links",
+
+    def _policies(self) -> Iterator[Metric]:
+        yield _counters(
+            "decisions",
+            "Decisions about requests of known clients, by the rule that made them",
+            ("client", "rule", "outcome"),
+            self.decisions,
+        )
+        yield _counters(
+            "shadow_decisions",
+            "What clients in shadow mode would have decided",
+            ("client", "rule", "outcome"),
+            self.shadow_decisions,
+        )
+        yield _counters("limited_requests", "Requests refused for a limit", ("client", "limit"), self.limited)
+        yield _counters(
+            "token_refusals",
+            "Refused tokens, by what was wrong with them",
+            ("because",),
+            {(because,): count for because, count in self.token_refusals.items()},
+        )
+
+    def _upstream(self) -> Iterator[Metric]:
+        yield _counters(
+            "upstream_requests",
+            "Requests to the upstream, by how they ended and whose request caused them",
+            ("resource", "outcome", "client"),
+            self.upstream_requests,
+        )
+        yield _gauge("flights", "Fetches in progress", self.gauges.flights())
+        budgets = self.gauges.budgets()
+        yield _gauges(
+            "budget_waiting",
+            "Fetches that wait for the account's budget",
+            "account",
+            {account: budget.waiting for account, budget in budgets.items()},
+        )
+        yield _gauges(
+            "budget_in_flight",
+            "Requests of the account that the upstream has not answered yet",
+            "account",
+            {account: budget.in_flight for account, budget in budgets.items()},
+        )
+        yield _gauges(
+            "budget_pace_ratio",
+            "The share of the account's rate that is in force; less than 1 after a 429 of the upstream",
+            "account",
+            {account: budget.pace for account, budget in budgets.items()},
+        )
+        yield _counter(
+            "foreign_links",
             "Links that lead elsewhere than to a configured account, left alone",
-            value=self.foreign_links,
+            self.foreign_links,
         )
-        yield CounterMetricFamily(
-            "chat_gateway_crashes", "Fetches and requests that failed inside the gateway", value=self.crashes
+
+    def _configuration(self) -> Iterator[Metric]:
+        reloads = self.gauges.reloads()
+        yield _counter(
+            "reload_failures",
+            "Changed configurations and key files that were refused; the last good ones stay",
+            reloads.failures,
         )
-        yield CounterMetricFamily(
-            "chat_gateway_reload_failures",
-            "Changed key files that were refused; the last good keys stay",
-            value=self.reload_failures,
+        yield _gauge("reload_failed", "1 if the last attempt to read them again was refused", reloads.failed)
+        yield _gauge("reload_success_timestamp_seconds", "When they were last accepted", reloads.succeeded_at)
+        yield _gauge(
+            "policies_version", "Which reading of the policies is in force", reloads.policies_version
         )
-        yield GaugeMetricFamily("chat_gateway_flights", "Fetches in progress", value=self.flights())
+        keys = self.gauges.keys()
+        ages = {issuer: remote.age_s() for issuer, remote in keys.items()}
+        yield _gauges(
+            "key_set_age_seconds",
+            "How long ago an issuer's keys were last fetched; absent if they never were",
+            "issuer",
+            {issuer: age for issuer, age in ages.items() if age is not None},
+        )
+        yield _counters(
+            "key_set_fetch_failures",
+            "Fetches of an issuer's keys that failed",
+            ("issuer",),
+            {(issuer,): remote.failures for issuer, remote in keys.items()},
+        )
+        yield _gauge(
+            "revocations", "Revocations of tokens, subjects and clients in force", self.gauges.revocations()
+        )
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         return generate_latest(registry)
+
+
+def _counters(name: str, help_text: str, labels: tuple[str, ...], counts: Mapping[K, float]) -> Metric:
+    family = CounterMetricFamily(f"chat_gateway_{name}", help_text, labels=labels)
+    for values, count in counts.items():
+        family.add_metric(values, count)
+    return family
+
+
+def _counter(name: str, help_text: str, count: float) -> Metric:
+    return CounterMetricFamily(f"chat_gateway_{name}", help_text, value=count)
+
+
+def _gauges(name: str, help_text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"chat_gateway_{name}", help_text, labels=(label,))
+    for labelled, value in values.items():
+        family.add_metric((labelled,), value)
+    return family
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"chat_gateway_{name}", help_text, value=value)

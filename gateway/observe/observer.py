@@ -1,6 +1,8 @@
-"""The port `Observer`: what happened on the road becomes counters and log lines."""
+"""The port `Observer`: what happened on the road becomes counters, rows of usage and log lines."""
 
 from __future__ import annotations
+
+from typing import assert_never
 
 from structlog.typing import FilteringBoundLogger
 
@@ -12,6 +14,7 @@ from gateway.core.replies import Delivered, Reply, Trip
 from gateway.core.requests import Request
 from gateway.observe.logs import hashed
 from gateway.observe.metrics import Metrics
+from gateway.observe.usage import Usage
 
 NOBODY = "-"
 
@@ -19,39 +22,69 @@ NOBODY = "-"
 class Observer:
     """Counts and logs; decides nothing."""
 
-    def __init__(self, metrics: Metrics, log: FilteringBoundLogger) -> None:
+    def __init__(self, metrics: Metrics, log: FilteringBoundLogger, usage: Usage) -> None:
         self._metrics = metrics
         self._log = log
+        self._usage = usage
 
     def replied(self, request: Request, trip: Trip, reply: Reply, seconds: float) -> None:
         """A request ended after so many seconds."""
-        client = _client(trip)
+        client = trip.client or NOBODY
         resource = NOBODY if trip.target is None else trip.target.resource.name
         outcome = _outcome(trip)
-        because = _because(trip)
-        self._metrics.token_refusals.update(because.values())
         self._metrics.requests[client, resource, str(reply.status), outcome] += 1
+        self._metrics.durations[resource, _kind(trip)].observe(seconds)
+        self._count(client, trip)
+        self._use(client, trip, reply)
         self._log.info(
             "request",
             request_id=request.id,
             client=client,
+            rule=trip.rule,
             method=request.method if trip.target else NOBODY,
             resource=resource,
             chat=None if trip.target is None or trip.target.chat is None else hashed(trip.target.chat),
             status=reply.status,
             outcome=outcome,
-            **because,
+            **_remarks(trip),
             duration_ms=round(seconds * 1000, 3),
         )
 
-    def asked(self, target: Target, outcome: Undressed | Failed) -> None:
-        """The upstream was asked."""
+    def _count(self, client: str, trip: Trip) -> None:
+        """What decided, and what was refused for what."""
+        metrics = self._metrics
+        if trip.rule is not None:
+            decision = _outcome(trip) if trip.grant is None else "allow"
+            metrics.decisions[client, trip.rule, decision] += 1
+        for shadow in trip.shadows:
+            metrics.shadow_decisions[shadow.client, shadow.rule, shadow.outcome] += 1
+        if _is_saved(trip):
+            metrics.saved[client] += 1
+        if isinstance(trip.result, Refusal):
+            for limit in trip.result.violated:
+                metrics.limited[client, limit] += 1
+            if trip.result.because is not None:
+                metrics.token_refusals[trip.result.because] += 1
+
+    def _use(self, client: str, trip: Trip, reply: Reply) -> None:
+        used = self._usage.today(client)
+        used.requests += 1
+        used.saved += _is_saved(trip)
+        used.bytes_sent += len(reply.body)
+        if isinstance(trip.result, Refusal):
+            used.limited += reply.status == 429
+            used.refused += 400 <= reply.status < 500 and reply.status != 429
+
+    def asked(self, target: Target, outcome: Undressed | Failed, client: str) -> None:
+        """The upstream was asked, because of a request of that client."""
         label = outcome.reason.slug if isinstance(outcome, Failed) else outcome.verdict.value
-        self._metrics.upstream_requests[target.resource.name, label] += 1
+        self._metrics.upstream_requests[target.resource.name, label, client] += 1
+        self._usage.today(client).fetches += 1
         if isinstance(outcome, Failed):
             self._log.warning(
                 "upstream failed",
                 account=target.account,
+                client=client,
                 resource=target.resource.name,
                 reason=label,
                 received=outcome.received,
@@ -65,21 +98,46 @@ class Observer:
         self._log.error("crashed", error=type(error).__name__, where=_where(error))
 
 
-def _client(trip: Trip) -> str:
-    if trip.grant is not None:
-        return trip.grant.client
-    client = trip.result.client if isinstance(trip.result, Refusal) else None
-    return client or NOBODY
-
-
 def _outcome(trip: Trip) -> str:
     result = trip.result
     return result.how.value if isinstance(result, Delivered) else result.reason.slug
 
 
-def _because(trip: Trip) -> dict[str, str]:
-    because = trip.result.because if isinstance(trip.result, Refusal) else None
-    return {} if because is None else {"because": because}
+def _kind(trip: Trip) -> str:
+    """An outcome for durations: all refusals are one, and so are all failures."""
+    result = trip.result
+    match result:
+        case Delivered():
+            return result.how.value
+        case Failed():
+            return "failed"
+        case Refusal():
+            return "refused" if result.reason.status < 500 else "failed"
+        case _:
+            assert_never(result)
+
+
+def _is_saved(trip: Trip) -> bool:
+    return isinstance(trip.result, Delivered) and not trip.result.opened
+
+
+def _has_fetched(trip: Trip) -> bool:
+    return isinstance(trip.result, Delivered) and trip.result.opened
+
+
+def _remarks(trip: Trip) -> dict[str, object]:
+    """What only some requests have: fields that are left out where they would say nothing."""
+    refusal = trip.result if isinstance(trip.result, Refusal) else None
+    remarks = {
+        "because": refusal and refusal.because,
+        "limits": refusal and refusal.violated,
+        "shadows": [
+            {"client": shadow.client, "outcome": shadow.outcome, "rule": shadow.rule}
+            for shadow in trip.shadows
+        ],
+        "fetch": _has_fetched(trip),
+    }
+    return {name: said for name, said in remarks.items() if said}
 
 
 def _where(error: Exception) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from gateway.core.messages import Chat
 from gateway.emulator import Fault
 from gateway.observe.logs import hashed
+from tests.observe.log_schema import mistakes_of
 from tests.support import account_path, chat_path, world
 
 pytestmark = pytest.mark.anyio
@@ -25,11 +26,13 @@ async def test_one_line_a_request(tmp_path: Path) -> None:
         assert line == {
             "request_id": "abc",
             "client": "bff",
+            "rule": "bff/allow/chat:read",
             "method": "GET",
             "resource": "info",
             "chat": hashed(Chat("123", chat)),
             "status": 200,
             "outcome": "miss",
+            "fetch": True,
             "event": "request",
             "level": "info",
         }
@@ -48,6 +51,7 @@ async def test_a_chats_id_and_a_visitors_words_are_not_logged(tmp_path: Path) ->
         for secret in (chat, "Wilhelmina", "Bearer", "127.0.0.1", "appKey"):
             assert secret not in log
         assert len(it.lines()) == 6
+        assert [mistake for line in it.lines() for mistake in mistakes_of(line)] == []
 
 
 #: path, header fields, who asks, and the reason of the refusal.
@@ -67,7 +71,7 @@ async def test_a_refusals_reason_is_its_label(tmp_path: Path) -> None:
             response = await it.ask("GET", account_path(path), fields, subject=subject)
             line = it.lines()[-1]
             assert (line["outcome"], line["status"]) == (outcome, response.status)
-            assert line["client"] == ("partner" if subject == "partner" else "-")
+            assert line["client"] == (subject if subject in {"bff", "partner"} else "-")
             metrics = (await it.admin("/metrics")).body.decode()
             known = f'client="{line["client"]}",outcome="{outcome}",resource="{line["resource"]}"'
             assert f'chat_gateway_requests_total{{{known},status="{response.status}"}} 1.0' in metrics
@@ -85,8 +89,10 @@ async def test_what_went_upstream_is_counted(tmp_path: Path) -> None:
             'chat_gateway_requests_total{client="bff",outcome="miss",resource="info",status="200"} 1.0',
             'chat_gateway_requests_total{client="bff",outcome="hit",resource="info",status="200"} 2.0',
             'chat_gateway_requests_total{client="bff",outcome="upstream-error",resource="account",',
-            'chat_gateway_upstream_requests_total{outcome="good",resource="info"} 1.0',
-            'chat_gateway_upstream_requests_total{outcome="upstream-error",resource="account"} 1.0',
+            'chat_gateway_upstream_requests_total{client="bff",outcome="good",resource="info"} 1.0',
+            'chat_gateway_upstream_requests_total{client="bff",outcome="upstream-error",resource="account"}',
+            'chat_gateway_saved_requests_total{client="bff"} 2.0',
+            'chat_gateway_decisions_total{client="bff",outcome="allow",rule="bff/allow/chat:read"} 3.0',
             "chat_gateway_flights 0.0",
             "chat_gateway_crashes_total 0.0",
         ):

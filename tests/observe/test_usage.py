@@ -1,0 +1,75 @@
+"""Who used how much: by UTC day, and never more days than are remembered."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.observe.usage import DAYS, Usage
+
+DAY_S = 86_400
+MIDNIGHT = 1_795_305_600.0  # 2026-11-22T00:00:00Z
+
+
+class Calendar:
+    """Turned by hand."""
+
+    def __init__(self, wall: float = MIDNIGHT) -> None:
+        self.wall = wall
+        self.usage = Usage(lambda: self.wall)
+
+    def rows(self) -> list[tuple[str | int, ...]]:
+        return [(row["day"], row["client"], row["requests"]) for row in self.usage.table()]
+
+
+@pytest.mark.parametrize(
+    ("before_s", "day"), [(0.0, "2026-11-22"), (0.001, "2026-11-21"), (-86_399.999, "2026-11-22")]
+)
+def test_a_day_begins_at_midnight_utc(before_s: float, day: str) -> None:
+    it = Calendar(MIDNIGHT - before_s)
+    it.usage.today("bff").requests += 1
+    assert it.rows() == [(day, "bff", 1)]
+
+
+def test_rows_are_in_order_and_can_be_said_in_json() -> None:
+    it = Calendar()
+    for wall, client in ((MIDNIGHT + DAY_S, "bff"), (MIDNIGHT, "partner"), (MIDNIGHT, "bff")):
+        it.wall = wall
+        it.usage.today(client).requests += 1
+    assert it.rows() == [("2026-11-22", "bff", 1), ("2026-11-22", "partner", 1), ("2026-11-23", "bff", 1)]
+    assert json.loads(json.dumps(it.usage.table())) == it.usage.table()
+
+
+@given(st.lists(st.tuples(st.integers(-90, 90), st.sampled_from("abc")), max_size=150))
+def test_the_last_days_are_remembered_whatever_the_clock_does(requests: list[tuple[int, str]]) -> None:
+    it = Calendar()
+    for day, client in requests:
+        it.wall = MIDNIGHT + day * DAY_S
+        it.usage.today(client).requests += 1
+    table = it.usage.table()
+    days = {str(row["day"]) for row in table}
+    assert len(days) == min(DAYS, len({day for day, _ in requests}))
+    if len(requests) < DAYS:
+        assert sum(int(row["requests"]) for row in table) == len(requests)
+
+
+def test_the_oldest_day_goes_first() -> None:
+    it = Calendar()
+    for day in range(DAYS + 1):
+        it.wall = MIDNIGHT + day * DAY_S
+        it.usage.today("bff").requests += 1
+    days = [day for day, _, _ in it.rows()]
+    assert (len(days), days[0], days[-1]) == (DAYS, "2026-11-23", "2026-12-23")
+
+
+def test_each_field_is_documented_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|", page.split("\n## Usage\n")[1], re.MULTILINE)
+    it = Calendar()
+    it.usage.today("bff")
+    assert rows == list(it.usage.table()[0])
