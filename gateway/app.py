@@ -1,7 +1,8 @@
 """The composition root: settings, policies and a clock in, a running gateway out.
 
 Everything that is real is chosen here and nowhere else: the clock, the randomness of request ids, the
-transport, the files that are read again.
+transport. A reload reads everything again, builds the new whole beside the old one, and swaps them between
+two steps of the event loop: no request sees half of each.
 """
 
 from __future__ import annotations
@@ -9,34 +10,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx2
 from structlog.typing import FilteringBoundLogger
 
-from gateway.admin.web import admin
-from gateway.config.load import Loaded, load
-from gateway.config.mistakes import Mistake, tidy
-from gateway.config.settings import Account as AccountSettings
-from gateway.config.settings import Settings
-from gateway.core.policy import Policies
+from gateway.admin.web import Access, Handles, admin
+from gateway.config.settings import Settings, needs_restart
+from gateway.configuration import Configuration, Misconfigured, configure, fingerprint
+from gateway.core.limits import Rate
 from gateway.edge.server import Running, bind, listening
 from gateway.edge.web import Cors, Web, WebConfig
-from gateway.exchange import Clock, Exchange, Rules
-from gateway.identity.keysets import KeyFile, KeySetError
-from gateway.identity.tokens import Issuer, Verifier
+from gateway.exchange import Clock, Exchange, State, Upstream
+from gateway.identity.failures import Failures
+from gateway.identity.revocations import Revocations, RevocationsError
+from gateway.identity.tokens import Verifier
+from gateway.keysources import KeySources, Sources
 from gateway.observe.logs import adopt, logger
-from gateway.observe.metrics import Metrics
+from gateway.observe.metrics import Gauges, Metrics, Reloads
 from gateway.observe.observer import Observer
+from gateway.observe.usage import Usage
+from gateway.operate import Operations, Reloaded
+from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
-from gateway.upstream.accounts import Account, Accounts, Discovery, Get
-from gateway.upstream.keys import AppKeys
+from gateway.upstream.accounts import Account, Accounts, Discovery
+from gateway.upstream.budget import Budget, Pace
 from gateway.upstream.protection import Protection
 from gateway.upstream.transport import HttpUpstream, Limits, fetcher
 
@@ -54,70 +58,38 @@ class SystemClock:
         return time.time()
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """What a gateway is made of. `warnings` are for the operator to see."""
-
-    settings: Settings
-    policies: Policies
-    key_files: Mapping[str, KeyFile]
-    warnings: tuple[str, ...] = ()
-
-
-class Misconfigured(Exception):
-    """The configuration was refused; `mistakes` has a line for each thing that is wrong with it."""
-
-    def __init__(self, mistakes: tuple[str, ...]) -> None:
-        self.mistakes = mistakes
-        super().__init__("\n".join(mistakes))
-
-
-def configure(path: Path, environ: Mapping[str, str]) -> Configuration:
-    """All that the file at `path` and the environment say. Raises Misconfigured with every mistake."""
-    loaded = load(path, environ)
-    key_files, faults = _read_keys(loaded)
-    lines = tuple(str(mistake) for mistake in tidy([*loaded.mistakes, *faults]))
-    if loaded.settings is None or loaded.policies is None or faults:
-        raise Misconfigured(lines)
-    return Configuration(loaded.settings, loaded.policies, key_files, lines)
-
-
-def _read_keys(loaded: Loaded) -> tuple[dict[str, KeyFile], list[Mistake]]:
-    """The key file of each issuer, and what is wrong with those that are unfit."""
-    key_files: dict[str, KeyFile] = {}
-    faults: list[Mistake] = []
-    for index, issuer in loaded.issuers.items():
-        kind: Literal["keys", "secret"] = "keys" if issuer.jwks else "secret"
-        path = issuer.jwks or issuer.secret_file
-        assert path is not None  # noqa: S101 - the settings have one of the two
-        try:
-            key_files[issuer.issuer] = KeyFile(path, frozenset(issuer.algorithms), kind)
-        except KeySetError as error:
-            setting = ("issuers", index, "jwks" if issuer.jwks else "secret_file")
-            # The place of the setting says which file it is.
-            faults += (loaded.mistake(setting, fault.removeprefix(f"{path}: ")) for fault in error.faults)
-    return key_files, faults
-
-
 class Gateway:
-    """One gateway, wired but not listening."""
+    """One gateway, wired but not listening. Raises Misconfigured.
+
+    `path` and `environ` are where the configuration came from, and where it is read again.
+    """
 
     def __init__(
         self,
         configuration: Configuration,
+        path: Path,
+        environ: Mapping[str, str],
         clock: Clock | None = None,
         log: FilteringBoundLogger | None = None,
     ) -> None:
         settings = configuration.settings
         clock = clock or SystemClock()
-        self.settings = settings
+        self.at_start = settings
         self.metrics = Metrics()
         self.ready = False
         self._configuration = configuration
+        self._path = path
+        self._environ = environ
+        self._clock = clock
         self._log = log or logger(settings.log_level)
-        self._observer = Observer(self.metrics, self._log)
-        self._app_keys = {name: AppKeys(_key_files(said)) for name, said in settings.accounts.items()}
-        limits = Limits(settings.upstream.deadline_ms / 1000, settings.upstream.max_answer_bytes)
+        usage = Usage(clock.wall)
+        self._observer = Observer(self.metrics, self._log, usage)
+        self._reloads = Reloads(clock.wall(), policies_version=configuration.policies.version)
+        self._mistakes: tuple[str, ...] = ()
+        self._unfit_revocations: tuple[str, ...] = ()
+        self._seen: bytes | None = None
+        self._reloading = asyncio.Lock()
+        self._limits = Limits(settings.upstream.deadline_ms / 1000, settings.upstream.max_answer_bytes)
         self.transport = httpx2.AsyncHTTPTransport(
             trust_env=False,
             limits=httpx2.Limits(
@@ -126,62 +98,274 @@ class Gateway:
                 keepalive_expiry=UPSTREAM_IDLE_S,
             ),
         )
-        rules = Rules(
-            configuration.policies,
+        self.budget = Budget(self._pace, clock.now)
+        self._app_keys = dict(configuration.app_keys)
+        self.revocations = _revocations(settings, clock)
+        self._protection = Protection(clock.now, lambda: self.settings.upstream.max_pause_ms / 1000)
+        self._key_sources = KeySources(self._log, self._observer.crashed, clock.now, random.random)
+        failures = Failures(self._failed_tokens, clock.now)
+        self._sources = self._key_sources.prepare(configuration)
+        self._key_sources.adopt(self._sources, settings.issuers)
+        self._verifier = Verifier(self._sources.issuers, clock.wall, self.revocations, failures)
+        self._accounts = self._accounts_of(settings)
+        self._state = self._state_of(configuration, 0, self._upstream())
+        self.exchange = Exchange(
+            state=lambda: self._state,
+            clock=clock,
+            verifier=self._verifier,
+            store=MemoryStore(settings.cache.max_bytes, clock.now),
+            limiter=MemoryLimiter(clock.now, clock.wall),
+            budget=self.budget,
+            protection=self._protection,
+            observer=self._observer,
+        )
+        self.metrics.gauges = Gauges(
+            flights=lambda: len(self.exchange.flights),
+            keys=lambda: self._key_sources.remotes,
+            reloads=lambda: self._reloads,
+            budgets=self.budget.state,
+            revocations=self.revocations.count,
+        )
+        self._web_config = _web_config(settings)
+        self.web = Web(self.exchange, lambda: self._web_config, lambda: secrets.token_hex(8), clock.wall)
+        self.operations = Operations(
+            self.exchange,
+            self.revocations,
+            lambda: self.settings,
+            self.reload,
+            lambda: self._web_config.prefix,
+        )
+        self.admin = admin(
+            Handles(
+                access=self._access,
+                is_ready=lambda: self.ready,
+                status=self._status,
+                exposition=self.metrics.exposition,
+                usage=usage.table,
+                revocations=self.revocations.entries,
+                revoke=self.operations.revoke,
+                reload=self.operations.reload,
+                explain=self.operations.explain,
+            )
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """As they were last read. Some take effect at the start only: `at_start` has those."""
+        return self._configuration.settings
+
+    # -- what rooms ask, each time anew ------------------------------------------------------------------
+
+    def _pace(self, account: str) -> Pace:
+        # A request may still be under way for an account that is no more.
+        settings = self.settings
+        said = settings.budget_of(account) if account in settings.accounts else settings.budget
+        return Pace(
+            said.per_second,
+            said.burst,
+            said.in_flight,
+            said.queue,
+            said.wait_ms / 1000,
+            said.reserve_percent / 100,
+        )
+
+    def _failed_tokens(self) -> Rate:
+        said = self.settings.failed_tokens
+        return Rate(said.per_minute / 60, said.burst)
+
+    def _access(self) -> Access:
+        said = self.settings.admin
+        return Access(self._configuration.admin_token, said.open_metrics, frozenset(said.hosts))
+
+    def _status(self) -> Mapping[str, object]:
+        reloads = self._reloads
+        return {
+            "policies_version": self._state.policies.version,
+            "reload": {
+                "ok": not reloads.failed and not self._unfit_revocations,
+                "succeeded_at": int(reloads.succeeded_at),
+                "mistakes": self._told(),
+                "needs_restart": needs_restart(self.at_start, self.settings),
+            },
+            "keys": {
+                issuer: {"age_s": keys.age_s(), "last_error": keys.last_error}
+                for issuer, keys in self._key_sources.remotes.items()
+            },
+            "budgets": {
+                account: {"waiting": state.waiting, "in_flight": state.in_flight, "pace": state.pace}
+                for account, state in self.budget.state().items()
+            },
+        }
+
+    # -- change without restart --------------------------------------------------------------------------
+
+    async def reload(self) -> Reloaded:
+        """Read everything again; what is sound takes effect as a whole, a mistake leaves all as it is."""
+        async with self._reloading:
+            revoked = await self._read_revocations()
+            changed = await self._read_again()
+            return Reloaded(revoked or changed, self._told(), needs_restart(self.at_start, self.settings))
+
+    def _told(self) -> tuple[str, ...]:
+        """All that is wrong with the files as they are now."""
+        return (*self._mistakes, *self._unfit_revocations)
+
+    async def _read_revocations(self) -> bool:
+        """They hold nothing else back, and nothing else holds them back. Whether they changed."""
+        outcome = await asyncio.to_thread(self.revocations.refresh)
+        if isinstance(outcome, RevocationsError):
+            self._unfit_revocations = tuple(f"revocations: {fault}" for fault in outcome.faults)
+            self._log.error("revocations refused", faults=outcome.faults)
+            self._reloads = replace(self._reloads, failures=self._reloads.failures + 1)
+            return False
+        if outcome is None:
+            return False
+        self._unfit_revocations = ()
+        self._log.info("revocations changed", in_force=outcome)
+        return True
+
+    async def _read_again(self) -> bool:
+        before, old = await asyncio.to_thread(fingerprint, self._path, self.settings), self.settings
+        try:
+            read = await asyncio.to_thread(configure, self._path, self._environ)
+        except Misconfigured as refused:
+            self._refused(refused.mistakes)
+            return False
+        sources = self._key_sources.prepare(read)
+        await self._key_sources.warm(sources)
+        changed = self._adopt(read, sources)
+        # Other settings may name other files, and those may have changed since they were read.
+        self._seen = before if read.settings == old else None
+        return changed
+
+    def _refused(self, mistakes: tuple[str, ...]) -> None:
+        if mistakes != self._mistakes:
+            self._log.error("configuration refused", mistakes=mistakes)
+            self._reloads = replace(self._reloads, failures=self._reloads.failures + 1)
+        self._mistakes = mistakes
+        self._reloads = replace(self._reloads, failed=True)
+
+    def _adopt(self, read: Configuration, sources: Sources) -> bool:
+        """Swap the whole. There is no await in here, so that no request sees half of it."""
+        old = self._configuration
+        version = old.policies.version
+        keys_changed = self._key_sources.adopt(sources, read.settings.issuers)
+        for account, app_keys in read.app_keys.items():
+            keys_changed |= self._app_keys.setdefault(account, app_keys).adopt(app_keys)
+        self._verifier.trust(sources.issuers)
+        policies = replace(read.policies, version=version)
+        same = (read.settings, policies, read.admin_token) == (old.settings, old.policies, old.admin_token)
+        if not same:
+            policies = replace(policies, version=version + 1)
+            read = replace(read, policies=policies)
+            moved = _places(read) != _places(old)
+            if moved:
+                accounts = self._accounts_of(read.settings)
+                accounts.take_over(self._accounts)
+                self._accounts = accounts
+                self._protection.forget_targets()
+            upstream = self._upstream() if moved else self._state.upstream
+            self._configuration = read
+            self._state = self._state_of(read, self._state.epoch + moved, upstream)
+            self._web_config = _web_config(read.settings)
+        self._adopted(read, changed=keys_changed or not same)
+        return keys_changed or not same
+
+    def _adopted(self, read: Configuration, *, changed: bool) -> None:
+        if changed or self._reloads.failed:
+            self._log.info(
+                "configuration changed",
+                policies_version=self._state.policies.version,
+                warnings=read.warnings,
+                needs_restart=needs_restart(self.at_start, read.settings),
+            )
+        self._mistakes = ()
+        self._reloads = replace(
+            self._reloads,
+            succeeded_at=self._clock.wall(),
+            failed=False,
+            policies_version=self._state.policies.version,
+        )
+
+    def _state_of(self, read: Configuration, epoch: int, upstream: Upstream) -> State:
+        settings = read.settings
+        return State(
+            read.policies,
             frozenset(settings.accounts),
             settings.default_representation,
             settings.upstream.stale_after_ms / 1000,
+            upstream,
+            self.revocations.is_client_revoked,
+            epoch,
         )
-        self.exchange = Exchange(
-            rules=lambda: rules,
-            clock=clock,
-            verifier=Verifier(_issuers(configuration), clock.wall),
-            store=MemoryStore(settings.cache.max_bytes, clock.now),
-            upstream=HttpUpstream(
-                _accounts(settings, self._app_keys, fetcher(self.transport, limits)), self.transport, limits
-            ),
-            protection=Protection(clock.now, settings.upstream.max_pause_ms / 1000),
-            observer=self._observer,
+
+    def _accounts_of(self, settings: Settings) -> Accounts:
+        return Accounts(
+            {
+                name: Account(name, self._app_keys[name], said.upstream)
+                for name, said in settings.accounts.items()
+            },
+            Discovery(settings.discovery.url, settings.discovery.allowed_domains),
+            settings.public_url,
+            settings.link_hosts,
+            fetcher(self.transport, self._limits),
         )
-        self.metrics.flights = lambda: len(self.exchange.flights)
-        self.web = Web(self.exchange, _web_config(settings), lambda: secrets.token_hex(8), clock.wall)
-        self.admin = admin(lambda: self.ready, self.metrics.exposition)
 
-    async def read_keys_again(self) -> None:
-        """Look at the files of keys: what changed takes effect, what is unfit is logged and refused."""
-        for issuer, key_file in self._configuration.key_files.items():
-            outcome = await asyncio.to_thread(key_file.refresh)
-            if isinstance(outcome, KeySetError):
-                self._refused("keys refused", issuer=issuer, faults=outcome.faults)
-            elif outcome is not None:
-                self._log.info("keys changed", issuer=issuer)
-        for account, app_keys in self._app_keys.items():
-            changed = await asyncio.to_thread(app_keys.refresh)
-            if isinstance(changed, ValueError):
-                self._refused("appKey refused", account=account, faults=[str(changed)])
-            elif changed is not None:
-                self._log.info("appKey changed", account=account)
+    def _upstream(self) -> HttpUpstream:
+        return HttpUpstream(self._accounts, self.transport, self._limits, self.budget.spare)
 
-    def _refused(self, event: str, **about: object) -> None:
-        self.metrics.reload_failures += 1
-        self._log.error(event, **about)
+    async def look_again(self) -> None:
+        """Look at all files; what changed takes effect, what is unfit is logged and refused."""
+        async with self._reloading:
+            await self._read_revocations()
+            # What a mistake was about may be mended by a file that is not known yet.
+            if self._reloads.failed or await self._is_changed():
+                await self._read_again()
 
-    def adopt_server_log(self) -> None:
-        """From now on what the server library has to say is said by this gateway's log."""
-        adopt("uvicorn", self._log)
+    async def _is_changed(self) -> bool:
+        return await asyncio.to_thread(fingerprint, self._path, self.settings) != self._seen
 
-    async def keep_reading(self, every_s: float) -> None:
-        """Look at the files again and again, for ever."""
+    async def keep_looking(self) -> None:
+        """Look again and again, for ever."""
         while True:
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(self.settings.reload_s)
             try:
-                await self.read_keys_again()
+                await self.look_again()
             except Exception as error:  # noqa: BLE001 - whatever a file did, the next look may find it mended
                 self._observer.crashed(error)
 
+    # -- life ----------------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """What has to run while the gateway serves."""
+        adopt("uvicorn", self._log)
+        for notice in self.revocations.notices:
+            self._log.warning("revocations", notice=notice)
+        await self._key_sources.warm(self._sources)
+
+    async def end(self) -> None:
+        """Leave nothing behind."""
+        await self._key_sources.close()
+        await self.transport.aclose()
+
     async def drain(self) -> None:
         """Let what flies land; what has not after `drain_s` ends, and who waits for it is told so."""
-        await self.exchange.flights.drain(self.settings.drain_s)
+        await self.exchange.flights.drain(self.at_start.drain_s)
+
+
+def _places(read: Configuration) -> object:
+    """What decides where answers come from and what their links lead to."""
+    settings = read.settings
+    upstreams = {name: said.upstream for name, said in settings.accounts.items()}
+    return settings.public_url, settings.link_hosts, settings.discovery, upstreams, read.policies.resources
+
+
+def _revocations(settings: Settings, clock: Clock) -> Revocations:
+    said = settings.revocations
+    try:
+        return Revocations(said.file, said.journal, clock.wall)
+    except RevocationsError as error:
+        raise Misconfigured(tuple(f"revocations: {fault}" for fault in error.faults)) from None
 
 
 def collect_seldom() -> None:
@@ -198,15 +382,15 @@ def collect_seldom() -> None:
 @contextlib.asynccontextmanager
 async def running(gateway: Gateway) -> AsyncIterator[Running]:
     """The gateway, listening where its settings say, while the block runs. Raises CannotListen."""
-    settings = gateway.settings
+    settings = gateway.at_start
     public = bind(settings.listen.host, settings.listen.port)
     try:
         private = bind(settings.admin_listen.host, settings.admin_listen.port)
     except BaseException:
         public.close()
         raise
-    gateway.adopt_server_log()
-    reading = asyncio.create_task(gateway.keep_reading(settings.reload_s))
+    await gateway.begin()
+    looking = asyncio.create_task(gateway.keep_looking())
     try:
         listeners = listening(
             (gateway.web, public), (gateway.admin, private), settings.drain_s, gateway.drain
@@ -218,36 +402,8 @@ async def running(gateway: Gateway) -> AsyncIterator[Running]:
             finally:
                 gateway.ready = False
     finally:
-        reading.cancel()
-        await gateway.transport.aclose()
-
-
-def _issuers(configuration: Configuration) -> list[Issuer]:
-    return [
-        Issuer(
-            said.issuer,
-            said.audience,
-            frozenset(said.algorithms),
-            configuration.key_files[said.issuer],
-            said.leeway_s,
-        )
-        for said in configuration.settings.issuers
-    ]
-
-
-def _key_files(account: AccountSettings) -> tuple[Path, ...]:
-    following = account.next_app_key_file
-    return (account.app_key_file,) if following is None else (account.app_key_file, following)
-
-
-def _accounts(settings: Settings, app_keys: Mapping[str, AppKeys], get: Get) -> Accounts:
-    return Accounts(
-        {name: Account(name, app_keys[name], said.upstream) for name, said in settings.accounts.items()},
-        Discovery(settings.discovery.url, settings.discovery.allowed_domains),
-        settings.public_url,
-        settings.link_hosts,
-        get,
-    )
+        looking.cancel()
+        await gateway.end()
 
 
 def _web_config(settings: Settings) -> WebConfig:
@@ -256,4 +412,5 @@ def _web_config(settings: Settings) -> WebConfig:
         urlsplit(settings.public_url).path.encode(),
         Cors(origins, settings.cors.max_age_s),
         settings.max_body_bytes,
+        settings.trusted_proxies,
     )

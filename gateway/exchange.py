@@ -1,12 +1,14 @@
 """The road: one request, from socket to socket, in the order of time.
 
-    answer → travel → authorise   1 verify, 2 locate, 3 admit, 4 limit
-                    → deliver     5 look, 6 plan
-                      → wait      7 fly
-                        → fetch → ask   8 dress, 9 send, 10 undress
-                                → keep  11 keep
-                    → write → once → ask    a write goes past the cache, and raises the generation
-           → reply                12 view (core/replies.py)
+    answer → travel → judge         1 verify, 2 locate, 3 admit
+                    → charged       4 limit
+                    → serve
+                      → deliver     5 look, 6 plan
+                        → wait      7 fly
+                          → fetch → ask   8 dress, 9 send, 10 undress
+                                  → keep  11 keep
+                      → write → alone → ask   a write goes past the cache, and raises the generation
+           → reply                  12 view (core/replies.py)
 
 Steps 1 to 4 come before 5: the cache is shared between clients, permission is not.
 Every step returns a value; what went wrong is a value too, and every waiter of a flight gets the same one.
@@ -15,20 +17,23 @@ Every step returns a value; what went wrong is a value too, and every waiter of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Hashable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar, assert_never
+from typing import Any, Protocol, TypeVar, assert_never
 
-from gateway.core.access import Claims, Grant, admit
+from gateway.core.access import Claims, Grant, Shadow, admit, identify, shadows
 from gateway.core.answers import Undressed, undress
 from gateway.core.documents import Broken, well_formed
 from gateway.core.errors import Reason, Refusal
 from gateway.core.freshness import (
+    DEFAULT_CHAT_TIMEOUT_S,
     Contact,
     Entry,
     Failed,
     Fetch,
+    Generation,
     Hold,
+    Plan,
     Serve,
     keep,
     keep_nothing,
@@ -38,15 +43,20 @@ from gateway.core.freshness import (
     smoothed,
 )
 from gateway.core.headers import body_representation, dress
+from gateway.core.limits import Standing
 from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Chat, Key, Representation, UpstreamRequest
 from gateway.core.paths import Target, locate
-from gateway.core.policy import Policies
-from gateway.core.replies import Delivered, How, Reply, Trip, reply
+from gateway.core.policy import Client, Policies
+from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
 from gateway.core.requests import Request
+from gateway.core.visitors import with_visitor_ip
 from gateway.flights import Flights, landing
 
 T = TypeVar("T")
+
+#: Clients in shadow mode that match a token, and what they would have decided.
+Shadowing = tuple[tuple[Client, Shadow], ...]
 
 
 class Clock(Protocol):
@@ -60,9 +70,19 @@ class Clock(Protocol):
 
 
 class Verifier(Protocol):
-    """Tokens to claims."""
+    """Tokens to claims. Without a peer nobody is charged for a token that is not accepted."""
 
-    async def verify(self, authorization: bytes | None) -> Claims | Refusal: ...
+    async def verify(self, authorization: bytes | None, peer: str | None) -> Claims | Refusal: ...
+
+
+class Limiter(Protocol):
+    """What each client has used of its limits."""
+
+    async def enter(self, client: Client, resource: str | None) -> Standing: ...
+    def leave(self, client: Client, resource: str | None) -> None: ...
+    def fetch(self, client: Client, resource: str) -> Standing | None: ...
+    def peek(self, client: Client, resource: str | None) -> Standing: ...
+    def peek_fetch(self, client: Client, resource: str) -> Standing | None: ...
 
 
 class Store(Protocol):
@@ -85,6 +105,33 @@ class Upstream(Protocol):
     async def send(self, request: UpstreamRequest, *, is_read: bool) -> Answer | Failed: ...
 
 
+class Ticket(Protocol):
+    """A flight's place in the queue for the upstream; `turn` is done when it waits no more.
+
+    It has `boarded` then, unless it was refused.
+    """
+
+    @property
+    def turn(self) -> asyncio.Future[None]: ...
+    @property
+    def boarded(self) -> bool: ...
+
+    def join(self, client: Client) -> None: ...
+
+
+K = TypeVar("K", bound=Ticket)
+
+
+class Budget(Protocol[K]):
+    """How much may be asked of the upstream, and whose turn it is."""
+
+    def ticket(self, account: str, client: Client, dies_at: float) -> K: ...
+    def patience_s(self, account: str) -> float: ...
+    async def enter(self, ticket: K) -> Failed | None: ...
+    def leave(self, ticket: K) -> None: ...
+    def slow_down(self, account: str, until: float) -> None: ...
+
+
 class Protection(Protocol):
     """Which failures are remembered, so that a sick upstream is not asked at every request."""
 
@@ -97,22 +144,73 @@ class Observer(Protocol):
     """Who counts and logs. It is told, and decides nothing."""
 
     def replied(self, request: Request, trip: Trip, reply: Reply, seconds: float) -> None: ...
-    def asked(self, target: Target, outcome: Undressed | Failed) -> None: ...
+    def asked(self, target: Target, outcome: Undressed | Failed, client: str) -> None: ...
     def crashed(self, error: Exception) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What operators say, as the road needs it; one value, asked for at each request."""
+class State:
+    """Everything that a reload changes, as one value; asked for anew after every wait.
+
+    `epoch` tells one public address, upstream and set of resources from another: what was made under an older
+    one is neither served nor kept.
+    """
 
     policies: Policies
     accounts: Collection[str]
     default_representation: Representation
     stale_after_s: float
+    upstream: Upstream
+    is_revoked: Callable[[str], bool]
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What steps 1 to 3 say of a request that may be made. Nothing is charged by then."""
+
+    grant: Grant
+    target: Target
+    shadows: Shadowing = ()
+
+    @property
+    def client(self) -> Client:
+        return self.grant.client
+
+    def trip(self, result: Result) -> Trip:
+        """The end of the request, with what is known of it."""
+        return Trip(result, self.target, self.grant, self.client.name, self.grant.rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What they say of one that may not. The client is known if the token is one's."""
+
+    refusal: Refusal
+    client: Client | None = None
+    target: Target | None = None
+    shadows: Shadowing = ()
+
+    def trip(self) -> Trip:
+        """The end of the request, with what is known of it."""
+        return Trip(self.refusal, self.target, None, self.refusal.client, self.refusal.rule)
+
+
+Judged = Granted | Refused
 
 
 DRAINED = Failed(Reason.DRAINING)
 CRASHED = Failed(Reason.CRASHED)
+#: For a waiter whose patience ended before its flight's turn.
+BUSY = Failed(Reason.UPSTREAM_BUSY, retry_after_s=1.0)
+#: While a request waited for its turn, its grant ended or the upstream changed: it is judged again.
+MOVED = Failed(Reason.UPSTREAM_UNREACHABLE)
+#: A write and a forwarded read are nobody else's: their answers belong to no generation.
+OWN: Generation = (0, 0)
+#: The vendor's Start Chat: the one body that says where a visitor is.
+START_CHAT = ("chat", "request")
+#: A reload changes what is asked of whom; nobody follows more of them than this.
+MAX_MOVES = 3
 
 
 class Exchange:
@@ -121,125 +219,235 @@ class Exchange:
     def __init__(
         self,
         *,
-        rules: Callable[[], Rules],
+        state: Callable[[], State],
         clock: Clock,
         verifier: Verifier,
         store: Store,
-        upstream: Upstream,
+        limiter: Limiter,
+        budget: Budget[Any],
         protection: Protection,
         observer: Observer,
     ) -> None:
-        self._rules = rules
-        self._clock = clock
+        self._state = state
+        self.clock = clock
         self._verifier = verifier
         self._store = store
-        self._upstream = upstream
-        self._protection = protection
+        self.limiter = limiter
+        self._budget = budget
+        self.protection = protection
         self._observer = observer
         self._round_trips_s: dict[str, float] = {}
+        self._tickets: dict[Hashable, Ticket] = {}
         self.flights: Flights[Entry | Failed] = Flights()
 
     async def answer(self, request: Request) -> Reply:
         """The whole road."""
-        began = self._clock.now()
+        began = self.clock.now()
         trip = await self._guarded(lambda: self._travel(request), Trip(CRASHED))
         return self._reply(request, trip, began)
 
     def refuse(self, request: Request, refusal: Refusal) -> Reply:
         """What the edge refuses before the road begins is told and counted like everything else."""
-        return self._reply(request, Trip(refusal), self._clock.now())
+        return self._reply(request, Trip(refusal), self.clock.now())
 
     def _reply(self, request: Request, trip: Trip, began: float) -> Reply:
-        now = self._clock.now()
-        made = reply(trip, request, self._rules().default_representation, now, self._clock.wall())
+        now = self.clock.now()
+        made = reply(trip, request, self._state().default_representation, now, self.clock.wall())
         self._observer.replied(request, trip, made, now - began)
         return made
 
     async def _travel(self, request: Request) -> Trip:
-        allowed = await self._authorise(request)
-        if isinstance(allowed, Trip):
-            return allowed
-        target, grant = allowed
-        if not target.is_read:
-            return await self._write(target, grant, request)
-        result = await self._deliver(target)
-        # An answer is shared, permission is not: whoever waited must still be allowed.
-        allowed = await self._still_allowed(target, grant, request)
-        return allowed if isinstance(allowed, Trip) else Trip(result, *allowed)
+        judged = await self.judge(request)
+        if not judged.shadows:
+            return await self._charged(judged, request)
+        told, entered = await self._shadowed(judged)
+        try:
+            return replace(await self._charged(judged, request), shadows=told)
+        finally:
+            for shadow, resource in entered:
+                self.limiter.leave(shadow, resource)
 
-    # -- 1 to 4: may it? ------------------------------------------------------------------------------
+    # -- 1 to 3: may it? ------------------------------------------------------------------------------
 
-    async def _authorise(self, request: Request) -> tuple[Target, Grant] | Trip:
-        claims = await self._verifier.verify(request.fields.get(b"authorization"))
-        if isinstance(claims, Refusal):
-            return Trip(claims)
-        rules = self._rules()
-        target = locate(request.line, rules.policies.resources, rules.accounts, rules.default_representation)
+    async def judge(self, request: Request) -> Judged:
+        """Steps 1 to 3. Nothing is charged, but for a token that is not accepted."""
+        claims = await self._verifier.verify(request.fields.get(b"authorization"), request.peer)
+        return Refused(claims) if isinstance(claims, Refusal) else self.decided(claims, request)
+
+    def decided(self, claims: Claims, request: Request) -> Judged:
+        """Steps 2 and 3, for a token that is known to say this."""
+        state = self._state()
+        policies = state.policies
+        client = identify(claims, policies, state.is_revoked)
+        target = locate(request.line, policies.resources, state.accounts, state.default_representation)
         if isinstance(target, Refusal):
-            return Trip(target)
-        grant = admit(claims, rules.policies, target)
+            # Who it was counts first: without a client nobody learns which resources there are.
+            if isinstance(client, Refusal):
+                return Refused(client)
+            return Refused(replace(target, client=client.name), client)
+        shadowing = tuple(shadows(claims, policies, target)) if policies.shadows else ()
+        if isinstance(client, Refusal):
+            return Refused(client, None, target, shadowing)
+        grant = admit(client, claims, policies, target, state.is_revoked)
         if isinstance(grant, Refusal):
-            return Trip(grant, target)
-        # 4 limit: no grant has a limit yet.
-        return target, grant
+            return Refused(grant, client, target, shadowing)
+        return Granted(grant, target, shadowing)
 
-    async def _still_allowed(
-        self, target: Target, grant: Grant, request: Request
-    ) -> tuple[Target, Grant] | Trip:
-        """After a wait: the same grant, a new one where that has ended, or a refusal."""
-        if grant.dead_when.passed(self._clock.wall(), self._rules().policies.version):
-            return await self._authorise(request)
-        return target, grant
+    async def _still_allowed(self, judged: Granted, request: Request) -> Judged:
+        """After a wait: the same, or judged again where the grant has ended."""
+        return await self.judge(request) if self._has_ended(judged.grant) else judged
+
+    def _has_ended(self, grant: Grant) -> bool:
+        return grant.dead_when.passed(self.clock.wall(), self._state().policies.version)
+
+    # -- 4: not too often? ----------------------------------------------------------------------------
+
+    async def _charged(self, judged: Judged, request: Request) -> Trip:
+        """Every request of a known client is charged, also one that is refused."""
+        client = judged.client
+        if client is None:
+            return judged.trip() if isinstance(judged, Refused) else Trip(CRASHED)
+        resource = None if judged.target is None else judged.target.resource.name
+        standing = await self.limiter.enter(client, resource)
+        if standing.violated:
+            refused = Refused(too_often(client, standing), client, judged.target)
+            return replace(refused.trip(), standing=standing)
+        try:
+            trip = judged.trip() if isinstance(judged, Refused) else await self._serve(judged, request)
+        finally:
+            self.limiter.leave(client, resource)
+        if isinstance(trip.result, Refusal) and trip.result.violated:
+            standing = trip.result.standing
+        return replace(trip, standing=standing)
+
+    async def _shadowed(self, judged: Judged) -> tuple[tuple[Shadow, ...], list[tuple[Client, str]]]:
+        """What shadows say, and who of them is to leave in the end: they are counted as if in force."""
+        told: list[Shadow] = []
+        entered: list[tuple[Client, str]] = []
+        for client, shadow in judged.shadows:
+            resource = "" if judged.target is None else judged.target.resource.name
+            standing = await self.limiter.enter(client, resource)
+            if standing.violated:
+                refusal = too_often(client, standing)
+                told.append(Shadow(client.name, refusal.reason.slug, refusal.rule or ""))
+            else:
+                told.append(shadow)
+                entered.append((client, resource))
+        return tuple(told), entered
 
     # -- 5 and 6: is it here? -------------------------------------------------------------------------
 
-    async def _deliver(self, target: Target) -> Delivered | Failed:
+    async def _serve(self, judged: Granted, request: Request) -> Trip:
+        return await (self._read if judged.target.is_read else self._write)(judged, request)
+
+    async def _read(self, granted: Granted, request: Request) -> Trip:
+        for _ in range(MAX_MOVES):
+            epoch = self._state().epoch
+            result = await self._deliver(granted)
+            # An answer is shared, permission is not: whoever waited must still be allowed.
+            judged = await self._still_allowed(granted, request)
+            if isinstance(judged, Refused):
+                return judged.trip()
+            # A reload may also change what those get who don't say which representation they want.
+            is_it = self._state().epoch == epoch and judged.target.key == granted.target.key
+            if is_it and result is not MOVED:
+                return judged.trip(result)
+            granted = judged
+        return granted.trip(DRAINED)
+
+    async def _deliver(self, granted: Granted) -> Result:
+        target, client = granted.target, granted.client
         if not target.resource.coalesce:
             # A flight of its own, which no one can join.
-            return await self._alone(target, dress(target), How.FORWARD)
+            return await self._alone(granted, dress(target), How.FORWARD)
         generation = self._generation(target)
-        hold = self._protection.hold(target.account, target.key)
-        planned = plan(
-            self._store.get(target.key), generation, self._contact(target), hold, self._clock.now()
-        )
+        planned = self.look(target)
         match planned:
             case Serve(entry, refresh):
-                if refresh:
-                    self._fly(target, generation)
-                return Delivered(entry, How.HIT)
+                # Whose fetches are used up is served all the same.
+                flying = self._fly(target, generation, client) if refresh else None
+                opened = isinstance(flying, _Flying) and flying.opened
+                return Delivered(entry, How.HIT, opened=opened)
             case Hold(failed, fallback):
                 return self._instead(target, fallback, failed)
             case Fetch(fallback):
-                return await self._wait(target, generation, fallback)
+                return await self._wait(target, generation, fallback, client)
             case _:
                 assert_never(planned)
 
+    def look(self, target: Target) -> Plan:
+        """What is to be done about a target whose answers are shared."""
+        hold = self.protection.hold(target.account, target.key)
+        entry, contact = self._store.get(target.key), self._contact(target)
+        return plan(entry, self._generation(target), contact, hold, self.clock.now())
+
     # -- 7: one flight for all who wait ---------------------------------------------------------------
 
-    def _fly(self, target: Target, generation: int) -> tuple[asyncio.Task[Entry | Failed], bool]:
-        return self.flights.join(
-            (target.key, generation), lambda: self._guarded(lambda: self._fetch(target, generation), CRASHED)
+    def is_flying(self, target: Target) -> bool:
+        """Whether there is a flight that a request for this target would join."""
+        return (target.key, self._generation(target)) in self._tickets
+
+    def _fly(self, target: Target, generation: Generation, client: Client) -> _Flying | Refusal:
+        """Join the flight of that key, or open it. There is no await between the look and the opening."""
+        key = (target.key, generation)
+        ticket = self._tickets.get(key)
+        opened = ticket is None
+        if ticket is None:
+            standing = self.limiter.fetch(client, target.resource.name)
+            if standing is not None:
+                return too_often(client, standing)
+            ticket = self._tickets[key] = self._ticket(target, client)
+        else:
+            ticket.join(client)
+        task, _ = self.flights.join(key, lambda: self._flight(target, generation, ticket, client))
+        if opened:
+            task.add_done_callback(lambda _: self._tickets.pop(key))
+        return _Flying(task, ticket, opened, ticket.turn.done() and not ticket.boarded)
+
+    def _ticket(self, target: Target, client: Client) -> Ticket:
+        contact = self._contact(target)
+        last_s, timeout_s = (
+            (self.clock.now(), DEFAULT_CHAT_TIMEOUT_S) if contact is None else (contact.at, contact.timeout_s)
         )
+        ticket: Ticket = self._budget.ticket(target.account, client, last_s + timeout_s)
+        return ticket
 
-    async def _wait(self, target: Target, generation: int, fallback: Entry | None) -> Delivered | Failed:
-        flight, opened = self._fly(target, generation)
-        patience_s = self._rules().stale_after_s if self._usable(target, fallback) else None
-        landed = await landing(flight, patience_s)
+    async def _wait(
+        self, target: Target, generation: Generation, fallback: Entry | None, client: Client
+    ) -> Result:
+        began = self.clock.now()
+        flying = self._fly(target, generation, client)
+        while isinstance(flying, _Flying) and flying.given_up:
+            # That refusal is for those who waited, not for who comes as they are told. Unlike `landing` this
+            # waits for a flight that has landed too, until its key is free.
+            await asyncio.wait((flying.task,))
+            flying = self._fly(target, generation, client)
+        if isinstance(flying, Refusal):
+            return flying
+        landed: Entry | Failed | None = None
+        if self.usable(target, fallback):
+            landed = await landing(flying.task, self._state().stale_after_s)
+            if landed is None and (stale := self.usable(target, fallback)):
+                return Delivered(stale, How.STALE, opened=flying.opened)
         if landed is None:
-            if stale := self._usable(target, fallback):
-                return Delivered(stale, How.STALE)
-            landed = await landing(flight)
+            patience_s = self._budget.patience_s(target.account) - (self.clock.now() - began)
+            if not await _boarded(flying, patience_s):
+                return self._instead(target, fallback, BUSY)
+            landed = await landing(flying.task)
         if isinstance(landed, Entry):
-            return Delivered(landed, How.MISS if opened else How.COLLAPSED)
-        return self._instead(target, fallback, landed or DRAINED)
+            return Delivered(landed, How.MISS if flying.opened else How.COLLAPSED, opened=flying.opened)
+        return self._instead(target, fallback, landed or DRAINED, opened=flying.opened)
 
-    def _instead(self, target: Target, fallback: Entry | None, failed: Failed) -> Delivered | Failed:
+    def _instead(
+        self, target: Target, fallback: Entry | None, failed: Failed, *, opened: bool = False
+    ) -> Delivered | Failed:
         """A stale answer for a failure that excuses one."""
-        stale = self._usable(target, fallback) if failed.excuses_stale else None
-        return failed if stale is None else Delivered(stale, How.STALE, failed.reason)
+        stale = self.usable(target, fallback) if failed.excuses_stale else None
+        return failed if stale is None else Delivered(stale, How.STALE, failed.reason, opened)
 
-    def _usable(self, target: Target, fallback: Entry | None) -> Entry | None:
-        if fallback is None or not may_serve(fallback, self._contact(target), self._clock.now()):
+    def usable(self, target: Target, fallback: Entry | None) -> Entry | None:
+        """A stale answer that may be served, if this one still may."""
+        if fallback is None or not may_serve(fallback, self._contact(target), self.clock.now()):
             return None
         return fallback
 
@@ -251,37 +459,65 @@ class Exchange:
             self._observer.crashed(error)
             return crashed
 
-    async def _fetch(self, target: Target, generation: int) -> Entry | Failed:
+    async def _flight(
+        self, target: Target, generation: Generation, ticket: Ticket, client: Client
+    ) -> Entry | Failed:
+        """A fetch, from its place in the queue to its landing."""
+        busy = await self._budget.enter(ticket)
+        if busy is not None:
+            return busy
+        try:
+            return await self._guarded(lambda: self._fetch(target, generation, client), CRASHED)
+        finally:
+            self._budget.leave(ticket)
+
+    async def _fetch(self, target: Target, generation: Generation, client: Client) -> Entry | Failed:
+        if self._state().epoch != generation[0]:
+            return MOVED
+        # While it waited for its turn, the account may have been told to pause.
+        hold = self.protection.hold(target.account, None)
+        if hold is not None:
+            return hold
         # Look again: between this request's look and its flight another flight may have landed.
-        sent_at = self._clock.now()
+        sent_at = self.clock.now()
         match plan(self._store.get(target.key), generation, self._contact(target), None, sent_at):
             case Serve(entry, refresh=False):
                 return entry
-        heard = await self._ask(target, dress(target), sent_at)
+        heard = await self._ask(target, dress(target), sent_at, client)
         if isinstance(heard, Failed):
             # Asked before a write: it says nothing of what was asked since.
             key = target.key if self._generation(target) == generation else None
-            return self._protection.failed(target.account, key, heard)
-        self._protection.succeeded(target.key)
+            return self._failed(target, key, heard)
+        self.protection.succeeded(target.key)
         return self._keep(target, generation, sent_at, heard)
 
     # -- 8 to 11: ask, and keep what was heard --------------------------------------------------------
 
-    async def _ask(self, target: Target, request: UpstreamRequest, sent_at: float) -> Undressed | Failed:
-        answer = await self._upstream.send(request, is_read=target.is_read)
+    async def _ask(
+        self, target: Target, request: UpstreamRequest, sent_at: float, client: Client
+    ) -> Undressed | Failed:
+        answer = await self._state().upstream.send(request, is_read=target.is_read)
         if isinstance(answer, Answer):
-            round_trip_s = self._clock.now() - sent_at
+            round_trip_s = self.clock.now() - sent_at
             previous_s = self._round_trips_s.get(target.account)
             self._round_trips_s[target.account] = smoothed(previous_s, round_trip_s)
-        heard = answer if isinstance(answer, Failed) else undress(target, answer, self._upstream.links)
-        self._observer.asked(target, heard)
+        # Links are written as they are to be now, also where the address changed meanwhile.
+        links = self._state().upstream.links
+        heard = answer if isinstance(answer, Failed) else undress(target, answer, links)
+        self._observer.asked(target, heard, client.name)
         if isinstance(heard, Undressed) and target.chat is not None:
             known = learned(self._contact(target), heard.verdict, heard.facts, sent_at)
             if known is not None:
                 self._store.touch(target.chat, known)
         return heard
 
-    def _keep(self, target: Target, generation: int, sent_at: float, heard: Undressed) -> Entry:
+    def _failed(self, target: Target, key: Key | None, failed: Failed) -> Failed:
+        told = self.protection.failed(target.account, key, failed)
+        if failed.reason is Reason.UPSTREAM_THROTTLED:
+            self._budget.slow_down(target.account, self.clock.now() + (told.retry_after_s or 0.0))
+        return told
+
+    def _keep(self, target: Target, generation: Generation, sent_at: float, heard: Undressed) -> Entry:
         known = self._contact(target) or Contact(sent_at)
         contact = replace(known, at=sent_at, state=heard.facts.state or known.state)
         round_trip_s = self._round_trips_s.get(target.account, 0.0)
@@ -294,51 +530,125 @@ class Exchange:
 
     # -- writes, and reads that are nobody else's --------------------------------------------------------
 
-    async def _write(self, target: Target, grant: Grant, request: Request) -> Trip:
+    async def _write(self, granted: Granted, request: Request) -> Trip:
         """A write: once sent it is carried through, and its answer is its writer's own."""
-        body = await _whole_body(request)
+        body = await whole_body(request)
         if isinstance(body, Refusal):
-            return Trip(body, target, grant)
-        # The client says how long its body takes; its token may be dead by now.
-        allowed = await self._still_allowed(target, grant, request)
-        if isinstance(allowed, Trip):
-            return allowed
-        target, grant = allowed
-        return Trip(await self._alone(target, dress(target, *body), How.WRITE), target, grant)
+            return granted.trip(body)
+        for _ in range(MAX_MOVES):
+            # The client says how long its body takes, the queue how long it waits: its token may have died.
+            judged = await self._still_allowed(granted, request)
+            if isinstance(judged, Refused):
+                return judged.trip()
+            granted = judged
+            said = dressed(granted, *body, request.visitor)
+            if isinstance(said, Refusal):
+                return granted.trip(said)
+            result = await self._alone(granted, said, How.WRITE)
+            if result is not MOVED:
+                return await self._written(granted, request, result)
+        return granted.trip(DRAINED)
 
-    async def _alone(self, target: Target, request: UpstreamRequest, how: How) -> Delivered | Failed:
-        hold = self._protection.hold(target.account, None)
+    async def _written(self, granted: Granted, request: Request, result: Result) -> Trip:
+        """What a writer hears who has waited: how it went, and of the chat what he may see by now."""
+        judged = await self._still_allowed(granted, request)
+        if isinstance(judged, Granted):
+            return judged.trip(result)
+        # After a refusal he would do again what is done.
+        if isinstance(result, Delivered):
+            result = replace(result, entry=bare(result.entry))
+        return granted.trip(result)
+
+    async def _alone(self, granted: Granted, request: UpstreamRequest, how: How) -> Result:
+        target, client = granted.target, granted.client
+        hold = self.protection.hold(target.account, None)
         if hold is not None:
             return hold
-        flight, _ = self.flights.join(
-            object(), lambda: self._guarded(lambda: self._once(target, request), CRASHED)
-        )
+        standing = self.limiter.fetch(client, target.resource.name)
+        if standing is not None:
+            return too_often(client, standing)
+        ticket = self._ticket(target, client)
+        busy = await self._budget.enter(ticket)
+        if busy is not None:
+            return busy
+        # From here to the flight that has the ticket there is no await.
+        if self._has_ended(granted.grant):
+            self._budget.leave(ticket)
+            return MOVED
+        flight, _ = self.flights.join(object(), lambda: self._once(target, request, ticket, client))
         landed = await landing(flight)
-        return Delivered(landed, how) if isinstance(landed, Entry) else landed or DRAINED
+        return Delivered(landed, how, opened=True) if isinstance(landed, Entry) else landed or DRAINED
 
-    async def _once(self, target: Target, request: UpstreamRequest) -> Entry | Failed:
-        sent_at = self._clock.now()
+    async def _once(
+        self, target: Target, request: UpstreamRequest, ticket: Ticket, client: Client
+    ) -> Entry | Failed:
         try:
-            heard = await self._ask(target, request, sent_at)
+            return await self._guarded(lambda: self._carry(target, request, client), CRASHED)
+        finally:
+            self._budget.leave(ticket)
+
+    async def _carry(self, target: Target, request: UpstreamRequest, client: Client) -> Entry | Failed:
+        hold = self.protection.hold(target.account, None)
+        if hold is not None:
+            return hold
+        sent_at = self.clock.now()
+        try:
+            heard = await self._ask(target, request, sent_at, client)
         finally:
             # However a write ends, it may have been applied; what was read before it is old before its
             # writer hears of it.
             if target.chat is not None and not target.is_read:
                 self._store.raise_generation(target.chat)
         if isinstance(heard, Failed):
-            return self._protection.failed(target.account, None, heard)
-        return keep_nothing(heard.answer, 0, sent_at)
+            return self._failed(target, None, heard)
+        return keep_nothing(heard.answer, OWN, sent_at)
 
     # -- what is known of a chat -----------------------------------------------------------------------
 
-    def _generation(self, target: Target) -> int:
-        return 0 if target.chat is None else self._store.generation(target.chat)
+    def _generation(self, target: Target) -> Generation:
+        return self._state().epoch, 0 if target.chat is None else self._store.generation(target.chat)
 
     def _contact(self, target: Target) -> Contact | None:
         return None if target.chat is None else self._store.contact(target.chat)
 
 
-async def _whole_body(request: Request) -> tuple[bytes, Representation] | Refusal:
+@dataclass(frozen=True, slots=True)
+class _Flying:
+    """A flight that a request waits for; `opened` if it is this request's own doing.
+
+    `given_up` if its turn had been refused before the request came.
+    """
+
+    task: asyncio.Task[Entry | Failed]
+    ticket: Ticket
+    opened: bool
+    given_up: bool
+
+
+async def _boarded(flying: _Flying, patience_s: float) -> bool:
+    """Wait for a flight's turn; False if the patience ends first."""
+    turn = flying.ticket.turn
+    if not turn.done():
+        await asyncio.wait(
+            (turn, flying.task), timeout=max(0.0, patience_s), return_when=asyncio.FIRST_COMPLETED
+        )
+    return turn.done() or flying.task.done()
+
+
+def too_often(client: Client, standing: Standing) -> Refusal:
+    """The refusal of a client that broke a limit."""
+    rule = f"{client.name}/limits/{standing.violated[0]}"
+    return Refusal(
+        Reason.RATE_LIMITED, client.name, None, standing.retry_after_s, rule=rule, standing=standing
+    )
+
+
+def bare(entry: Entry) -> Entry:
+    """How a write went, without a word of the chat."""
+    return keep_nothing(Answer(entry.answer.status, (), b""), OWN, entry.sent_at)
+
+
+async def whole_body(request: Request) -> tuple[bytes, Representation] | Refusal:
     """The body of a write and what it is, well-formed; or why it goes no further."""
     body = await request.body()
     if isinstance(body, Refusal):
@@ -351,3 +661,15 @@ async def _whole_body(request: Request) -> tuple[bytes, Representation] | Refusa
     except Broken:
         return Refusal(Reason.MALFORMED_BODY)
     return body, body_is
+
+
+def dressed(
+    granted: Granted, body: bytes, body_is: Representation, visitor: str | None
+) -> UpstreamRequest | Refusal:
+    """A write as it goes upstream: where it starts a chat, with the visitor's address as policy wants it."""
+    if granted.target.resource.path == START_CHAT:
+        told = with_visitor_ip(body, body_is, granted.client.visitor_ip, visitor)
+        if isinstance(told, Refusal):
+            return told
+        body = told
+    return dress(granted.target, body, body_is)

@@ -18,11 +18,12 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
+from gateway.demo.acts import Stand, perform
 from gateway.demo.children import Child, child, free_ports
 from gateway.demo.drive import Drive, Poller, start_chats
 from gateway.demo.evidence import Evidence
 from gateway.demo.figures import COLLAPSED, HIT, MISS, STALE, Figures, Tally
-from gateway.demo.screen import curl_lines, explanation, say, showing
+from gateway.demo.screen import acts_told, curl_lines, explanation, say, showing
 from gateway.demo.stage import ACCOUNT, Stage, set_stage
 from gateway.demo.wire import Client, request
 
@@ -83,14 +84,16 @@ async def _perform(plan: Plan, console: Console) -> int:
         chats = await start_chats(theatre.public_url, ACCOUNT, token, plan.chats, evidence)
         say(console, curl_lines(theatre.public_url, theatre.upstream_url, chats[0], token) + "\n")
         figures = await _drive(theatre, plan, chats, evidence, console)
+        acts = await perform(Stand(theatre.stage, chats[0], theatre.admin_port))
         if plan.as_json:
-            print(json.dumps(dataclasses.asdict(figures)), flush=True)
-        say(console, "\n" + explanation(figures))
+            said = dataclasses.asdict(figures) | {"acts": dataclasses.asdict(acts)}
+            print(json.dumps(said), flush=True)
+        say(console, "\n" + explanation(figures) + "\n\n" + acts_told(acts))
         if not plan.once:
             say(console, "\nGateway and emulator keep running for the lines above. Ctrl-C ends them.")
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-        return 1 if figures.errors else 0
+        return 1 if figures.errors or acts.errors else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Theatre:
 
     public_url: str
     upstream_url: str
+    admin_port: int
     app_key: str = field(repr=False)
     stage: Stage
     emulator: Child
@@ -145,7 +149,7 @@ def _theatre() -> Iterator[Theatre]:
         gateway = stack.enter_context(child(serve, folder / "gateway.log"))
         control = Client("127.0.0.1", upstream_port)
         stack.callback(control.close)
-        yield Theatre(public_url, upstream_url, app_key, stage, emulator, gateway, control)
+        yield Theatre(public_url, upstream_url, admin_port, app_key, stage, emulator, gateway, control)
 
 
 async def _drive(

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gateway.demo.acts import Acts
 from gateway.demo.figures import Figures
 
 Show = Callable[[Figures], None]
@@ -110,4 +111,21 @@ The appKey was seen {figures.app_key_seen} times in {figures.responses:,} answer
 ({figures.response_bytes:,} bytes; plain, hex, base64, URL-encoded) and {figures.app_key_seen_in_logs} times \
 in the gateway's log. Of {figures.links:,} links in them, {figures.links - figures.foreign_links:,} named \
 the gateway.
+Errors: {errors}."""
+
+
+def acts_told(acts: Acts) -> str:
+    """What the acts showed."""
+    errors = ", ".join(acts.errors) or "none"
+    explained = "\n".join(f"    {step}" for step in acts.explained)
+    return f"""\
+Each client has its own policy (policies/clients/). Of an info the backend sees \
+{acts.fields_of_backend} fields, the partner {len(acts.fields_of_partner)}: \
+{", ".join(acts.fields_of_partner)}. The visitor's name alone: {acts.denied}.
+The partner asked as fast as it could: after {acts.limited_after} requests 429, with RateLimit: \
+{acts.ratelimit} and Retry-After: {acts.retry_after_s}. The backend meanwhile: \
+{acts.backend_meanwhile}.
+What would happen if the partner asked for the exit survey, as the private listener explains it:
+{explained}
+Its token was revoked, and its next request answered {acts.revoked}.
 Errors: {errors}."""

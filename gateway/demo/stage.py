@@ -5,6 +5,7 @@ For the demo and for the tests: nothing in it is worth protecting.
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -32,10 +33,14 @@ def shipped_policies() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What was written. `config` is the path of `gateway.yaml`; `wall` is the clock of the tokens."""
+    """What was written. `config` is the path of `gateway.yaml`; `wall` is the clock of the tokens.
+
+    `admin_token` opens the private listener.
+    """
 
     config: Path
     private_key: bytes = field(repr=False)
+    admin_token: str = field(repr=False)
     wall: Callable[[], float] = time.time
     algorithm: str = ALGORITHM
 
@@ -60,11 +65,15 @@ def set_stage(
     private, jwks = write_key_pair(folder, algorithm)
     app_key_file = folder / "app-key"
     app_key_file.write_text(app_key + "\n")
+    admin_token = secrets.token_urlsafe(24)
+    (folder / "admin-token").write_text(admin_token + "\n")
     shutil.copytree(shipped_policies(), folder / "policies")
     issuer = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": [algorithm], "jwks": jwks.name}
     configuration = {
         "listen": listen,
         "admin_listen": admin_listen,
+        "admin": {"token_file": "admin-token"},
+        "revocations": {"journal": "revocations.jsonl"},
         "public_url": public_url,
         "policies": "policies/",
         "accounts": {ACCOUNT: {"upstream": upstream, "app_key_file": app_key_file.name}},
@@ -72,4 +81,4 @@ def set_stage(
     }
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(configuration | settings, sort_keys=False))
-    return Stage(config, private.read_bytes(), algorithm=algorithm)
+    return Stage(config, private.read_bytes(), admin_token, algorithm=algorithm)

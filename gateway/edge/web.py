@@ -6,7 +6,7 @@ One application for every path: which resources there are is the road's affair, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.core.errors import Reason, Refusal
 from gateway.core.headers import VARY, VARY_WITH_CORS, Fields, Own, join, read, request_id
 from gateway.core.paths import PREFIX
+from gateway.core.peers import Network, peer_and_visitor
 from gateway.core.replies import Reply
 from gateway.core.requests import Request
 
@@ -36,11 +37,16 @@ class Cors:
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """What the edge needs to know. `prefix` is the path of the public URL: clients may send it or not."""
+    """What the edge needs to know; asked for at each request.
+
+    `prefix` is the path of the public URL: clients may send it or not. `trusted_proxies` are those whose
+    X-Forwarded-For is believed.
+    """
 
     prefix: bytes
     cors: Cors
     max_body_bytes: int
+    trusted_proxies: Sequence[Network] = ()
 
 
 class Web:
@@ -49,7 +55,7 @@ class Web:
     def __init__(
         self,
         road: Road,
-        config: WebConfig,
+        config: Callable[[], WebConfig],
         new_id: Callable[[], str],
         wall: Callable[[], float],
     ) -> None:
@@ -92,23 +98,28 @@ class Web:
         return b"HTTP/1.1 400 Bad Request\r\n%s\r\n%s" % (head, made.body)
 
     def _request(self, scope: Scope, receive: Receive, fields: Fields) -> Request:
-        async def body() -> bytes | Refusal:
-            return await _read_body(receive, self._config.max_body_bytes)
+        config = self._config()
 
-        path: bytes = scope["raw_path"]
-        prefix = self._config.prefix
-        if prefix and path.startswith(prefix + PREFIX.encode()):
-            path = path[len(prefix) :]
+        async def body() -> bytes | Refusal:
+            return await _read_body(receive, config.max_body_bytes)
+
         origin = fields.get(b"origin")
+        # Over a socket of the file system there is no address.
+        socket_peer: str = (scope.get("client") or ("",))[0]
+        peer, visitor = peer_and_visitor(
+            socket_peer, fields.get(b"x-forwarded-for"), config.trusted_proxies
+        )
         return Request(
             request_id(fields, self._new_id()),
             scope["method"],
-            path,
+            below(config.prefix, scope["raw_path"]),
             scope["query_string"],
             fields,
             body,
-            origin if origin in self._config.cors.origins else None,
-            VARY_WITH_CORS if self._config.cors.origins else VARY,
+            origin if origin in config.cors.origins else None,
+            VARY_WITH_CORS if config.cors.origins else VARY,
+            peer,
+            visitor,
         )
 
     def _preflight(self, request: Request) -> Reply | None:
@@ -120,10 +131,15 @@ class Web:
         head = (
             (b"access-control-allow-methods", b"GET, HEAD, POST, PUT"),
             (b"access-control-allow-headers", _ALLOWED_HEADERS),
-            (b"access-control-max-age", str(self._config.cors.max_age_s).encode()),
+            (b"access-control-max-age", str(self._config().cors.max_age_s).encode()),
         )
         own = Own(request.id, self._wall(), request.vary, origin=request.origin)
         return Reply(204, join(head, own), b"")
+
+
+def below(prefix: bytes, path: bytes) -> bytes:
+    """A path as the road knows it, whether or not it came with the path of the public URL."""
+    return path[len(prefix) :] if prefix and path.startswith(prefix + PREFIX.encode()) else path
 
 
 _ALLOWED_HEADERS = b"Accept, Authorization, Content-Type, If-None-Match, X-HTTP-Method-Override, X-Request-ID"

@@ -1,0 +1,32 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+#: A question was answered, and the answer is no.
+NO = 3
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="Path of gateway.yaml.")]
+
+
+def fail(message: object) -> NoReturn:
+    """End with a sentence on standard error."""
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
+
+
+def content_of(path: Path) -> bytes:
+    """What a file holds, or the end of the command."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        fail(f"{path}: expected a readable file, got: {error.strerror}")
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

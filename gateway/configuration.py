@@ -1,0 +1,122 @@
+"""Everything that files and environment say, read in one go: settings, policies, keys.
+
+Nothing here is live: a reload makes a second `Configuration` beside the first, and `gateway.app` swaps them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from gateway.config.load import Loaded, load
+from gateway.config.mistakes import Mistake, tidy
+from gateway.config.settings import Account, Settings
+from gateway.core.policy import Policies
+from gateway.identity.keysets import KeyFile, KeySetError
+from gateway.upstream.keys import AppKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a gateway is made of.
+
+    `key_files` has the keys of each issuer that has them in a file, by its name; `app_keys` those of each
+    account. `warnings` are for the operator to see.
+    """
+
+    settings: Settings
+    policies: Policies
+    key_files: Mapping[str, KeyFile]
+    app_keys: Mapping[str, AppKeys]
+    admin_token: bytes | None = field(repr=False, default=None)
+    warnings: tuple[str, ...] = ()
+
+
+class Misconfigured(Exception):
+    """The configuration was refused; `mistakes` has a line for each thing that is wrong with it."""
+
+    def __init__(self, mistakes: tuple[str, ...]) -> None:
+        self.mistakes = mistakes
+        super().__init__("\n".join(mistakes))
+
+
+def configure(path: Path, environ: Mapping[str, str]) -> Configuration:
+    """All that the file at `path` and the environment say. Raises Misconfigured with every mistake."""
+    loaded = load(path, environ)
+    key_files, faults = _read_keys(loaded)
+    lines = tuple(str(mistake) for mistake in tidy([*loaded.mistakes, *faults]))
+    settings = loaded.settings
+    if settings is None or loaded.policies is None or faults:
+        raise Misconfigured(lines)
+    try:
+        app_keys = {name: AppKeys(_key_files(said)) for name, said in settings.accounts.items()}
+        admin_token = _one_line(settings.admin.token_file)
+    except (OSError, ValueError) as error:
+        # They were there a moment ago.
+        raise Misconfigured((str(error),)) from None
+    return Configuration(settings, loaded.policies, key_files, app_keys, admin_token, lines)
+
+
+def _read_keys(loaded: Loaded) -> tuple[dict[str, KeyFile], list[Mistake]]:
+    """The key file of each issuer that has one, and what is wrong with those that are unfit."""
+    key_files: dict[str, KeyFile] = {}
+    faults: list[Mistake] = []
+    for index, issuer in loaded.issuers.items():
+        kind: Literal["keys", "secret"] = "keys" if issuer.jwks else "secret"
+        path = issuer.jwks or issuer.secret_file
+        if path is None:
+            continue
+        try:
+            key_files[issuer.issuer] = KeyFile(path, frozenset(issuer.algorithms), kind)
+        except KeySetError as error:
+            setting = ("issuers", index, "jwks" if issuer.jwks else "secret_file")
+            # The place of the setting says which file it is.
+            faults += (loaded.mistake(setting, fault.removeprefix(f"{path}: ")) for fault in error.faults)
+    return key_files, faults
+
+
+def _key_files(account: Account) -> tuple[Path, ...]:
+    following = account.next_app_key_file
+    return (account.app_key_file,) if following is None else (account.app_key_file, following)
+
+
+def _one_line(path: Path | None) -> bytes | None:
+    return None if path is None else path.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
+
+
+def fingerprint(path: Path, settings: Settings) -> bytes:
+    """A digest over the content of every file that a configuration comes from.
+
+    Content, not times: a mounted volume changes by swapping a symlink.
+    """
+    digest = hashlib.sha256()
+    for file in (path, *_policy_files(settings.policies), *_named(settings)):
+        digest.update(b"\0%s\0" % bytes(file))
+        digest.update(_content(file))
+    return digest.digest()
+
+
+def _policy_files(folder: Path) -> Iterable[Path]:
+    try:
+        return sorted(file for file in folder.rglob("*.yaml") if file.is_file())
+    except OSError:  # a volume is swapped in just this moment
+        return ()
+
+
+def _named(settings: Settings) -> Iterator[Path]:
+    for account in settings.accounts.values():
+        yield from _key_files(account)
+    for issuer in settings.issuers:
+        yield from filter(None, (issuer.jwks, issuer.secret_file, issuer.ca_file))
+    if settings.admin.token_file is not None:
+        yield settings.admin.token_file
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError as error:
+        return f"{error.errno}".encode()

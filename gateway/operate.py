@@ -1,0 +1,199 @@
+"""What operators ask of a running gateway, as the private listener takes it: JSON in, status and JSON out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.config.settings import Settings
+from gateway.core.access import Claims
+from gateway.core.errors import Reason, Refusal
+from gateway.core.headers import Fields, read
+from gateway.core.peers import peer_and_visitor
+from gateway.core.requests import Request
+from gateway.edge.web import below
+from gateway.exchange import Exchange
+from gateway.explain import Explanation, explain
+from gateway.identity.documents import type_name
+from gateway.identity.revocations import Revocations, RevocationsError
+from gateway.identity.tokens import Fault
+
+Outcome = tuple[int, object]
+Said = Mapping[str, object]
+
+#: What `explain` understands. A token, or claims in its place.
+_ASKED = ("body", "claims", "headers", "method", "path", "token")
+#: Without OPTIONS: browsers ask with that, and the edge answers them.
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+# What of a request line and of fields the HTTP server lets through, as far as JSON should have to spell it.
+_TARGET = re.compile(r"/[!-\"$-~]*")
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"[\t -~]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """How a reload went: whether anything changed, what was wrong, and what takes a restart."""
+
+    changed: bool = False
+    mistakes: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+
+class Unclear(ValueError):
+    """A question that cannot be read; the text says what was expected."""
+
+
+class Operations:
+    """The calls that need more than a look at a table."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        revocations: Revocations,
+        settings: Callable[[], Settings],
+        reload: Callable[[], Awaitable[Reloaded]],
+        prefix: Callable[[], bytes],
+    ) -> None:
+        self._exchange = exchange
+        self._revocations = revocations
+        self._settings = settings
+        self._reload = reload
+        self._prefix = prefix
+
+    async def reload(self) -> Outcome:
+        """Read everything again, now."""
+        done = await self._reload()
+        said = {
+            "changed": done.changed,
+            "mistakes": done.mistakes,
+            "needs_restart": done.needs_restart,
+        }
+        return 409 if done.mistakes else 200, said
+
+    async def revoke(self, said: Said) -> Outcome:
+        """Take a record of a revocation; confirmed only once it is written down."""
+        try:
+            await self._revocations.record(said)
+        except RevocationsError as error:
+            return 400, {"faults": error.faults}
+        except OSError as error:
+            return 500, {"faults": [error.strerror or "expected to write the record down, and could not"]}
+        return 201, {"revoked": said}
+
+    async def explain(self, said: Said) -> Outcome:
+        """What would happen to the request that is described."""
+        try:
+            request, claims = self._request(said), self._claims(said)
+        except Unclear as error:
+            return 400, {"faults": [str(error)]}
+        # The head comes before the token.
+        if isinstance(request, Refusal):
+            return 200, Explanation.of(request).document()
+        if isinstance(claims, Refusal):
+            return 200, Explanation.of(claims).document()
+        return 200, (await explain(self._exchange, request, claims)).document()
+
+    def _request(self, said: Said) -> Request | Refusal:
+        for name in said:
+            if name not in _ASKED:
+                raise Unclear(f"expected only {', '.join(_ASKED)}, got {name[:40]!a}")
+        method, body = _text(said, "method", "GET"), _text(said, "body", "")
+        if method not in _METHODS:
+            raise Unclear(f"method: expected one of {', '.join(_METHODS)}, got another")
+        path, _, query = _target(said).partition(b"?")
+        fields = _fields(said)
+        if isinstance(fields, Refusal):
+            return fields
+        raw = _utf8(body)
+        received = Refusal(Reason.BODY_TOO_LARGE) if len(raw) > self._settings().max_body_bytes else raw
+
+        async def whole_body() -> bytes | Refusal:
+            return received
+
+        # As from a client that no proxy stands before.
+        _, visitor = peer_and_visitor("", fields.get(b"x-forwarded-for"), ())
+        return Request(
+            "explain",
+            method,
+            below(self._prefix(), path),
+            query,
+            fields,
+            whole_body,
+            peer=None,
+            visitor=visitor,
+        )
+
+    def _claims(self, said: Said) -> Claims | Refusal | None:
+        """Claims in place of a token, taken as verified; revoked they may be all the same."""
+        if "claims" not in said:
+            return None
+        claims = said["claims"]
+        if not isinstance(claims, dict):
+            raise Unclear(f"claims: expected an object, got {type_name(claims)}")
+        if "token" in said:
+            raise Unclear("claims: expected no token beside them, got one")
+        issuer = _claim(claims, "iss")
+        jti, sub = (_claim(claims, name) if name in claims else None for name in ("jti", "sub"))
+        naming = {row.issuer: row.client_claim for row in self._settings().issuers}.get(issuer)
+        client = None if naming is None else _claim(claims, naming)
+        if self._revocations.is_revoked(issuer, jti, sub):
+            return Refusal(Reason.TOKEN_REVOKED, because=Fault.REVOKED.value)
+        return Claims(claims, math.inf, client=client)
+
+
+def _target(said: Said) -> bytes:
+    target = _text(said, "path")
+    if not _TARGET.fullmatch(target):
+        raise Unclear(
+            "path: expected path and query as in a request line, from the first slash on, in ASCII and"
+            " without spaces, got something else"
+        )
+    return target.encode()
+
+
+def _fields(said: Said) -> Fields | Refusal:
+    headers = said.get("headers", {})
+    if not isinstance(headers, dict):
+        raise Unclear(f"headers: expected an object, got {type_name(headers)}")
+    pairs = [(name.lower().encode(), value.encode()) for name, value in map(_field, headers.items())]
+    caller = [name for name in ("token", "claims") if name in said]
+    if caller and any(name == b"authorization" for name, _ in pairs):
+        raise Unclear(f"headers: expected no authorization beside {caller[0]}, got one")
+    if "token" in said:
+        _, token = _field(("token", _text(said, "token")))
+        pairs.append((b"authorization", b"Bearer " + token.encode()))
+    return read(pairs)
+
+
+def _field(pair: tuple[str, object]) -> tuple[str, str]:
+    name, value = pair
+    if not _FIELD_NAME.fullmatch(name):
+        raise Unclear(f"headers: expected names of header fields, got {name[:40]!a}")
+    if not isinstance(value, str) or not _FIELD_VALUE.fullmatch(value):
+        got = "another" if isinstance(value, str) else type_name(value)
+        raise Unclear(f"{name[:40]}: expected a text of printable ASCII, got {got}")
+    return name, value
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Unclear("body: expected a text that UTF-8 can spell, got a lone surrogate") from None
+
+
+def _claim(claims: Said, name: str) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str):
+        raise Unclear(f"claims.{name}: expected a text, got {type_name(value)}")
+    return value
+
+
+def _text(said: Said, name: str, default: str | None = None) -> str:
+    value = said.get(name, default)
+    if not isinstance(value, str):
+        raise Unclear(f"{name}: expected a text, got {type_name(value)}")
+    return value
