@@ -1,7 +1,7 @@
 """The road on virtual time: a whole hour passes in a second, and every run of a seed is the same.
 
-`VirtualLoop` never waits: when nothing is ready it moves its clock to the next timer. `Simulation` wires a
-real exchange to the emulator without sockets; only the transport is replaced, by one that takes time.
+`Simulation` wires a real exchange to the emulator without sockets; only the transport is replaced, by one
+that takes time (see tests/virtual.py).
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import selectors
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar, assert_never
+from functools import lru_cache
+from typing import Any, assert_never
 
 from gateway.config.policies import load_policies
 from gateway.core.access import Claims
@@ -21,7 +20,7 @@ from gateway.core.errors import Reason, Refusal
 from gateway.core.freshness import Failed
 from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Representation, UpstreamRequest
-from gateway.core.policy import STATES, CacheRule, Policies
+from gateway.core.policy import STATES, CacheRule, Client, Policies
 from gateway.core.replies import Reply
 from gateway.core.requests import Request
 from gateway.demo.stage import ACCOUNT, ISSUER, shipped_policies
@@ -36,15 +35,15 @@ from gateway.emulator import (
     Truncate,
     Whole,
 )
-from gateway.exchange import Exchange, Rules
+from gateway.exchange import Exchange, State
 from gateway.observe.logs import logger
 from gateway.observe.metrics import Metrics
 from gateway.observe.observer import Observer
+from gateway.observe.usage import Usage
+from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
+from gateway.upstream.budget import Budget, Pace
 from gateway.upstream.protection import Protection
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 #: Epoch seconds at which virtual time starts.
 EPOCH = 1_800_000_000.0
@@ -54,47 +53,10 @@ PUBLIC_URL = "https://chat.example"
 DEADLINE_S = 5.0
 MAX_PAUSE_S = 5.0
 STALE_AFTER_S = 0.250
+#: A budget that nobody meets by chance.
+PLENTY = Pace(per_s=10_000, burst=10_000, in_flight=10_000, queue=10_000, wait_s=1.0, reserve=0.0)
 #: Nothing sent by then is still in flight.
 SETTLED_S = 2 * DEADLINE_S
-
-
-class _NoWait(selectors.DefaultSelector):
-    """A selector that, instead of waiting, lets the clock jump."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise RuntimeError("deadlock: nothing is ready and no timer is set")
-        self.now += max(0.0, timeout)
-        return []
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time is its own."""
-
-    def __init__(self) -> None:
-        self._virtual = _NoWait()
-        super().__init__(self._virtual)
-
-    def time(self) -> float:
-        return self._virtual.now
-
-
-def simulate(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end on virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main)
-
-
-def virtual(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Let an asynchronous test run on virtual time."""
-
-    @wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        simulate(test(*args, **kwargs))
-
-    return run
 
 
 class VirtualClock:
@@ -113,15 +75,22 @@ class TokensAsNames:
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
         self.expires_at: dict[str, float] = {}
+        #: Claims of a subject beside `iss` and `sub`.
+        self.more: dict[str, dict[str, object]] = {}
+        self.revoked: set[str] = set()
 
-    async def verify(self, authorization: bytes | None) -> Claims | Refusal:
+    async def verify(self, authorization: bytes | None, peer: str | None) -> Claims | Refusal:
+        del peer
         if authorization is None:
             return Refusal(Reason.TOKEN_MISSING)
         subject = authorization.decode().removeprefix("Bearer ")
         expires_at = self.expires_at.get(subject, EPOCH * 2)
         if self._clock.wall() >= expires_at:
             return Refusal(Reason.TOKEN_EXPIRED)
-        return Claims({"iss": ISSUER, "sub": subject}, expires_at)
+        if subject in self.revoked:
+            return Refusal(Reason.TOKEN_REVOKED)
+        values = {"iss": ISSUER, "sub": subject, **self.more.get(subject, {})}
+        return Claims(values, expires_at, lambda: subject not in self.revoked)
 
 
 @dataclass(slots=True)
@@ -207,6 +176,7 @@ class Simulation:
         latency_s: Callable[[], float] = lambda: 0.120,
         store: type[MemoryStore] = MemoryStore,
         log_level: str = "info",
+        pace: Pace = PLENTY,
     ) -> None:
         self.clock = VirtualClock()
         self.emulator = Emulator(
@@ -217,15 +187,28 @@ class Simulation:
         self.store = store(64 * 1024 * 1024, self.clock.now)
         self.metrics = Metrics()
         self.log = io.StringIO()
-        self.rules = Rules(policies or shipped(), frozenset({ACCOUNT}), Representation.JSON, STALE_AFTER_S)
+        self.revoked_clients: set[str] = set()
+        self.pace = pace
+        self.limiter = MemoryLimiter(self.clock.now, self.clock.wall)
+        self.budget = Budget(lambda _: self.pace, self.clock.now)
+        self.usage = Usage(self.clock.wall)
+        self.state = State(
+            policies or shipped(),
+            frozenset({ACCOUNT}),
+            Representation.JSON,
+            STALE_AFTER_S,
+            self.upstream,
+            self.revoked_clients.__contains__,
+        )
         self.exchange = Exchange(
-            rules=lambda: self.rules,
+            state=lambda: self.state,
             clock=self.clock,
             verifier=self.verifier,
             store=self.store,
-            upstream=self.upstream,
-            protection=Protection(self.clock.now, MAX_PAUSE_S),
-            observer=Observer(self.metrics, logger(log_level, self.log)),
+            limiter=self.limiter,
+            budget=self.budget,
+            protection=Protection(self.clock.now, lambda: MAX_PAUSE_S),
+            observer=Observer(self.metrics, logger(log_level, self.log), self.usage),
         )
 
     async def ask(
@@ -277,9 +260,13 @@ class Simulation:
 
     def forget_client(self, name: str) -> None:
         """Read new policies, in which that client is no more."""
-        old = self.rules.policies
-        clients = tuple(client for client in old.clients if client.name != name)
-        self.rules = replace(self.rules, policies=replace(old, version=old.version + 1, clients=clients))
+        self.adopt(client for client in self.state.policies.clients if client.name != name)
+
+    def adopt(self, clients: Iterable[Client]) -> None:
+        """Read new policies, in which these are the clients."""
+        old = self.state.policies
+        policies = replace(old, version=old.version + 1, clients=tuple(clients))
+        self.state = replace(self.state, policies=policies)
 
     async def settle(self) -> None:
         """Let all that is in flight land, and see that nothing is left of it."""

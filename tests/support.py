@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gateway.app import Gateway, configure, running
+from gateway.app import Gateway, running
+from gateway.configuration import configure
 from gateway.demo.stage import ACCOUNT, Stage, set_stage, shipped_policies
 from gateway.edge.server import Running
 from gateway.emulator import Emulator, EmulatorConfig, EmulatorServer, serve
@@ -31,6 +32,8 @@ from gateway.observe.logs import logger
 APP_KEY = "c4nary/5ad1+f2c9e8b70d6a4e13=~"
 #: Nobody listens there: links must come from the configuration, not from where a request was sent.
 PUBLIC_URL = "https://chat.example"
+#: Where visitors are (RFC 5737).
+VISITOR = "203.0.113.7"
 #: For waiting on what happens within milliseconds; only a failure ever waits this long.
 PATIENCE_S = 10.0
 #: For tests in which an answer has to be past its freshness. No clock can be turned here.
@@ -177,8 +180,13 @@ class World:
         *,
         subject: str | None = "bff",
     ) -> Response:
-        """One request on a connection of its own. `target` may be a link; `subject` None is nobody."""
+        """One request on a connection of its own. `target` may be a link; `subject` None is nobody.
+
+        Like any backend, whoever starts a chat says where the visitor is.
+        """
         said = {} if subject is None else self.bearer(subject)
+        if path_of(target).removesuffix(".json").endswith("/chat/request"):
+            said = {"x-forwarded-for": VISITOR, **said}
         async with self.wire() as wire:
             return await wire.ask(method, path_of(target), {**said, **(fields or {})}, body)
 
@@ -250,7 +258,9 @@ async def world(
         )
         log = stack.enter_context(_warnings_into(io.StringIO()))
         variables = {f"CHAT_GATEWAY_{name}": value for name, value in (environ or {}).items()}
-        gateway = Gateway(configure(stage.config, variables), log=logger("debug", log))
+        gateway = Gateway(
+            configure(stage.config, variables), stage.config, variables, log=logger("debug", log)
+        )
         addresses = await stack.enter_async_context(running(gateway))
         it = World(
             emulator=emulated, server=server, gateway=gateway, stage=stage, addresses=addresses, log=log

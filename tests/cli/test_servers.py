@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.demo.stage import set_stage
+from tests.cli.processes import line_of, started, status_of
 
 BAD = Path(__file__).parents[1] / "config" / "bad"
-
-
-@contextlib.contextmanager
-def started(*arguments: str, environ: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "gateway", *arguments]
-    with subprocess.Popen(  # noqa: S603 - our own command
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(environ or {})},
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def stage(folder: Path, listen: str = "127.0.0.1:0") -> str:
@@ -54,12 +33,6 @@ def overlap(folder: Path) -> None:
     (folder / "policies/clients/overlap.yaml").write_text(
         f'clients:\n{client}    accounts: "*"\n    allow: [chat:read]\n'
     )
-
-
-def line_of(process: subprocess.Popen[str]) -> dict[str, str]:
-    assert process.stderr is not None
-    said: dict[str, str] = json.loads(process.stderr.readline())
-    return said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -156,9 +129,3 @@ def base_of(url: str, account: str, key: str) -> int:
         f"/api/account/{account}?v=1",
         {"Authorization": f"LivePerson appKey={key}"},
     )
-
-
-def status_of(address: str, path: str, headers: dict[str, str] | None = None) -> int:
-    with contextlib.closing(http.client.HTTPConnection(address, timeout=5)) as connection:
-        connection.request("GET", path, headers=headers or {})
-        return connection.getresponse().status
