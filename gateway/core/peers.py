@@ -38,7 +38,9 @@ def peer_and_visitor(
 
 
 def address_of(text: str) -> Address | None:
-    """An IP address, with or without a port."""
+    """An IP address, with or without a port; none with a zone, in which anything may stand."""
+    if "%" in text:
+        return None
     found = _WITH_PORT.fullmatch(text)
     try:
         return _plain(ipaddress.ip_address(text if found is None else found["six"] or found["four"]))

@@ -7,7 +7,6 @@ that share a counter only cost each other a fetch.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 
 from cachetools import LRUCache, TLRUCache
@@ -26,16 +25,19 @@ def _expiry(_key: Key, entry: Entry, _now: float) -> float:
     return entry.stale_until
 
 
-def _weight(entry: Entry) -> int:
-    # A view that shows all shares the body with its entry.
-    return ENTRY_OVERHEAD_BYTES + len(entry.answer.body)
-
-
 class MemoryStore:
-    """Entries, generations and contacts in this process. `now` is the road's monotonic clock."""
+    """Entries, generations and contacts in this process. `now` is the road's monotonic clock.
 
-    def __init__(self, max_bytes: int, now: Callable[[], float]) -> None:
-        self._entries: TLRUCache[Key, Entry] = TLRUCache(max_bytes, ttu=_expiry, timer=now, getsizeof=_weight)
+    `views` is how many views there are besides the whole: an entry may come to hold a body for each.
+    """
+
+    def __init__(
+        self, max_bytes: int, now: Callable[[], float], views: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._views = views
+        self._entries: TLRUCache[Key, Entry] = TLRUCache(
+            max_bytes, ttu=_expiry, timer=now, getsizeof=self._weight
+        )
         self._generations = [0] * GENERATIONS
         self._contacts: LRUCache[Chat, Contact] = LRUCache(CONTACTS)
 
@@ -46,8 +48,12 @@ class MemoryStore:
 
     def put(self, key: Key, entry: Entry) -> None:
         """Keep an entry. One that is larger than the whole store is not kept."""
-        if _weight(entry) <= self._entries.maxsize:
+        if self._weight(entry) <= self._entries.maxsize:
             self._entries[key] = entry
+
+    def _weight(self, entry: Entry) -> int:
+        # The whole shares its body with the entry.
+        return ENTRY_OVERHEAD_BYTES + len(entry.answer.body) * (1 + self._views())
 
     def generation(self, chat: Chat) -> int:
         return self._generations[_index(chat)]
@@ -64,4 +70,5 @@ class MemoryStore:
 
 
 def _index(chat: Chat) -> int:
-    return zlib.crc32(f"{chat.account}/{chat.id}".encode()) % GENERATIONS
+    # Python's hash has a secret for each process: nobody can look for a chat that shares another's counter.
+    return hash((chat.account, chat.id)) % GENERATIONS

@@ -131,9 +131,9 @@ class Budget:
         """The request upstream has ended: its place is free."""
         self._queue(ticket.account).leave(ticket)
 
-    def spare(self, account: str) -> bool:
-        """Take one more from the rate, for a flight that asks twice; only if nobody waits for it."""
-        return self._queue(account).spare()
+    async def again(self, account: str) -> None:
+        """Wait until a flight that has boarded may ask once more: at once, or before everyone who waits."""
+        await self._queue(account).again()
 
     def slow_down(self, account: str, until: float) -> None:
         """The upstream said 429: nothing boards before `until`, and after that less than before."""
@@ -205,6 +205,8 @@ class _Queue:
         self._arrivals = 0
         #: In the order of their deadlines, for everyone may wait equally long.
         self._waiting: dict[Ticket, None] = {}
+        #: Those who have boarded and ask once more. They have their place, and lack but a token.
+        self._repeats: dict[asyncio.Future[None], None] = {}
         #: All since somebody last had to wait. A policy that is read again may change a client's priority.
         self._lines: dict[tuple[str, Priority], _Line] = {}
         self._virtual_now = 0.0
@@ -249,13 +251,15 @@ class _Queue:
         self._flight_s = smoothed(self._flight_s, self._now() - ticket.boarded_at)
         self._turn()
 
-    def spare(self) -> bool:
-        now = self._now()
-        self._rate.fill(now, self._pace())
-        if self._waiting or not self._rate.has(1, now):
-            return False
-        self._rate.take()
-        return True
+    async def again(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._repeats[turn] = None
+        self._turn()
+        if not turn.done():
+            try:
+                await asyncio.wait((turn,))
+            finally:
+                self._repeats.pop(turn, None)
 
     def slow_down(self, until: float) -> None:
         now = self._now()
@@ -280,27 +284,34 @@ class _Queue:
         if not self._waiting:
             # Nobody is ahead of anybody, and nobody is owed anything.
             self._lines.clear()
-            self._stop()
+            if not self._repeats:
+                self._stop()
 
     # -- whose turn is it? ----------------------------------------------------------------------------
 
     def _turn(self) -> None:
         """Whatever happened: refuse, board, and set the timer anew. There is no await in it."""
-        if not self._waiting:
+        if not self._waiting and not self._repeats:
             return
         now, pace = self._now(), self._pace()
         self._rate.fill(now, pace)
-        while self._waiting and self._deadline(pace) <= now:
+        while self._repeats and self._rate.has(1, now):
+            self._rate.take()
+            turn = next(iter(self._repeats))
+            del self._repeats[turn]
+            turn.set_result(None)
+        while self._deadline(pace) <= now:
             self._refuse(next(iter(self._waiting)), now, pace)
         while (line := self._next(now, pace)) is not None:
             self._board(line, now)
         while len(self._waiting) > pace.queue:
             self._refuse(self._least(), now, pace)
-        if self._waiting:
+        if self._waiting or self._repeats:
             self._arm(now, pace)
 
     def _deadline(self, pace: Pace) -> float:
-        return next(iter(self._waiting)).joined_at + pace.wait_s
+        first = next(iter(self._waiting), None)
+        return math.inf if first is None else first.joined_at + pace.wait_s
 
     def _next(self, now: float, pace: Pace) -> _Line | None:
         """Of the lines for which there is room, the one whose turn comes first."""
@@ -346,10 +357,12 @@ class _Queue:
     # -- who must go, and when to look again ----------------------------------------------------------
 
     def _least(self) -> Ticket:
-        """The newest of the worst priority."""
-        lines = list(self._standing())
-        worst = min(line.priority.weight for line in lines)
-        return max((line.newest for line in lines if line.priority.weight == worst), key=_came)
+        """The newest of the line that is the longest for its weight: who fills the queue makes room in it."""
+        longest = max(
+            self._standing(),
+            key=lambda line: (len(line.by_coming) * line.turn, line.turn, _came(line.newest)),
+        )
+        return longest.newest
 
     def _refuse(self, ticket: Ticket, now: float, pace: Pace) -> None:
         self._remove(ticket)
@@ -368,6 +381,8 @@ class _Queue:
             (self._tokens(line, pace) for line in self._standing() if self._has_place(line, pace)),
             default=math.inf,
         )
+        if self._repeats:
+            tokens = 1
         due = min(self._deadline(pace), self._rate.when(tokens, pace))
         # To look too early does no harm, and a new timer at each arrival would cost more.
         if self._timer is None or due < self._timer_at:

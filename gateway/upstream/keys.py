@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,12 +29,21 @@ class AppKey:
 
     def blanked(self, answer: Answer) -> Answer:
         """The answer without the key, should the upstream have repeated it: errors echo requests."""
-        for spelling in {self._value.encode(), quote(self._value, safe="").encode()}:
+        for spelling in self._spellings():
             stars = b"*" * len(spelling)
             if spelling in answer.body or any(spelling in value for _, value in answer.headers):
                 head = tuple((name, value.replace(spelling, stars)) for name, value in answer.headers)
                 answer = Answer(answer.status, head, answer.body.replace(spelling, stars))
         return answer
+
+    def _spellings(self) -> set[bytes]:
+        """As it is, and as URLs, JSON and XML may spell it."""
+        value = self._value
+        encoded = quote(value, safe="")
+        lower = re.sub("%..", lambda escape: escape[0].lower(), encoded)
+        escaped = json.dumps(value)[1:-1]
+        spelled = {value, encoded, lower, escaped, escaped.replace("/", "\\/"), html.escape(value)}
+        return {spelling.encode() for spelling in spelled}
 
 
 class AppKeys:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,9 @@ from gateway.core.faults import Asked, Verdict
 from gateway.core.freshness import Failed
 from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Representation, UpstreamRequest
+from gateway.flights import Flights, landing
 from gateway.upstream.accounts import Accounts, Get
-from gateway.upstream.keys import AppKey
+from gateway.upstream.keys import AppKey, AppKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class _Progress:
 class HttpUpstream:
     """The port `Upstream` over HTTP/1.1.
 
-    `may_ask_again` tells whether the account's budget has room for a second request in the place of one.
+    `ask_again` waits until the account's budget has room for a second request in the place of one.
     """
 
     def __init__(
@@ -97,12 +98,13 @@ class HttpUpstream:
         accounts: Accounts,
         transport: httpx2.AsyncBaseTransport,
         limits: Limits,
-        may_ask_again: Callable[[str], bool],
+        ask_again: Callable[[str], Awaitable[None]],
     ) -> None:
         self._accounts = accounts
         self._transport = transport
         self._limits = limits
-        self._may_ask_again = may_ask_again
+        self._ask_again = ask_again
+        self._probes: Flights[Answer | Failed] = Flights()
 
     @property
     def links(self) -> LinkMap:
@@ -111,26 +113,48 @@ class HttpUpstream:
     async def send(self, request: UpstreamRequest, *, is_read: bool) -> Answer | Failed:
         """The upstream's answer, or how the attempt ended. Never raises for what the upstream does."""
         try:
-            async with asyncio.timeout(self._limits.deadline_s):
+            async with asyncio.timeout(self._limits.deadline_s) as deadline:
                 origin = await self._accounts.origin(request.account)
                 if isinstance(origin, Failed):
                     return origin
-                return await self._with_keys(request, origin, is_read=is_read)
+                return await self._with_keys(request, origin, deadline.when(), is_read=is_read)
         except TimeoutError:
             return Failed(Reason.UPSTREAM_TIMEOUT)
 
-    async def _with_keys(self, request: UpstreamRequest, origin: str, *, is_read: bool) -> Answer | Failed:
+    async def _with_keys(
+        self, request: UpstreamRequest, origin: str, ends_at: float | None, *, is_read: bool
+    ) -> Answer | Failed:
         """A read whose key is refused tries the other key, once; the one that works is remembered."""
         keys = self._accounts.keys(request.account)
         key, *others = keys.in_order()
         answer = await self._send(request, origin, key, may_repeat=is_read)
         if not is_read or not others or not _refuses_key(answer):
             return answer
-        if not self._may_ask_again(request.account):
+        probe, is_own = self._probes.join(
+            request.account, lambda: self._probe(request, origin, ends_at, keys, others[0])
+        )
+        probed = await landing(probe)
+        if is_own:
+            return probed or answer
+        # Another read has tried for all that were refused meanwhile.
+        preferred = keys.in_order()[0]
+        if preferred == key:
             return answer
-        answer = await self._send(request, origin, others[0], may_repeat=True)
+        await self._ask_again(request.account)
+        return await self._send(request, origin, preferred, may_repeat=False)
+
+    async def _probe(
+        self, request: UpstreamRequest, origin: str, ends_at: float | None, keys: AppKeys, key: AppKey
+    ) -> Answer | Failed:
+        """A read with the other key, for all of the account whose key was refused; it ends with its own."""
+        try:
+            async with asyncio.timeout_at(ends_at):
+                await self._ask_again(request.account)
+                answer = await self._send(request, origin, key, may_repeat=True)
+        except TimeoutError:
+            return Failed(Reason.UPSTREAM_TIMEOUT)
         if isinstance(answer, Answer) and not _refuses_key(answer):
-            keys.prefer(others[0])
+            keys.prefer(key)
         return answer
 
     async def _send(
@@ -141,7 +165,8 @@ class HttpUpstream:
         try:
             return await self._exchange(request, origin, key, progress)
         except _TRANSLATED as error:
-            if may_repeat and progress.may_repeat(error) and self._may_ask_again(request.account):
+            if may_repeat and progress.may_repeat(error):
+                await self._ask_again(request.account)
                 return await self._send(request, origin, key, may_repeat=False)
             reason = _reason(error)
             if reason is Reason.UPSTREAM_UNREACHABLE:

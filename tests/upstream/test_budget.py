@@ -89,7 +89,7 @@ class World:
     async def drained(self) -> None:
         """Take the whole burst, as others would just have done."""
         for _ in range(self.pace.burst):
-            assert self.budget.spare(ACCOUNT)
+            assert at_once(self.budget)
 
     def counts(self, since: float = 0.0, until: float = math.inf) -> Counter[str]:
         return Counter(name for at, name in self.boardings if since <= at < until)
@@ -102,6 +102,7 @@ class World:
             and queue._timer is None
             and not queue._lines
             and not queue._waiting
+            and not queue._repeats
         )
 
 
@@ -117,6 +118,17 @@ def tasks() -> Iterator[Callable[[Awaitable[None]], asyncio.Task[None]]]:
     yield start
     for task in started:
         task.cancel()
+
+
+def at_once(budget: Budget) -> bool:
+    """Ask once more, if that takes no wait."""
+    asking = budget.again(ACCOUNT)
+    try:
+        asking.send(None)
+    except StopIteration:
+        return True
+    asking.close()
+    return False
 
 
 def steps_of(awaitable: Awaitable[object]) -> int:
@@ -192,7 +204,7 @@ CLIENTS = (FRONTEND, SERVICE, OTHER, PARTNER)
 STEPS = st.lists(
     st.tuples(
         st.sampled_from([0.0, 0.0, 0.0, 0.01, 0.03, 0.1, 0.4, 3.0]),
-        st.sampled_from(["come", "come", "come", "come", "join", "cancel", "spare", "429"]),
+        st.sampled_from(["come", "come", "come", "come", "join", "cancel", "again", "429"]),
         st.integers(0, 30),
         st.sampled_from(CLIENTS),
     ),
@@ -216,6 +228,7 @@ class Schedule:
     world: World
     tickets: list[Ticket] = field(default_factory=list)
     flights: list[asyncio.Task[None]] = field(default_factory=list)
+    repeats: list[asyncio.Task[None]] = field(default_factory=list)
     deadlines: dict[Ticket, float] = field(default_factory=dict)
     taken: list[float] = field(default_factory=list)
     paused: list[tuple[float, float]] = field(default_factory=list)
@@ -239,9 +252,10 @@ class Schedule:
             self.tickets.append(ticket)
             self.flights.append(asyncio.create_task(self.fly(ticket, number / 10)))
             self.deadlines[ticket] = now() + wait_s
-        elif what == "spare":
-            if self.world.budget.spare(ACCOUNT):
-                self.taken.append(now())
+        elif what == "again":
+            self.repeats.append(asyncio.create_task(self.again()))
+            if number % 5 == 0:
+                self.repeats[number % len(self.repeats)].cancel()
         elif what == "429":
             until = now() + number / 10
             self.world.budget.slow_down(ACCOUNT, until)
@@ -255,6 +269,10 @@ class Schedule:
                 if not ticket.turn.done():
                     self.deadlines[ticket] = now() + wait_s
                 ticket.join(who)
+
+    async def again(self) -> None:
+        await self.world.budget.again(ACCOUNT)
+        self.taken.append(now())
 
     async def fly(self, ticket: Ticket, holds_s: float) -> None:
         refused = await self.world.budget.enter(ticket)
@@ -523,6 +541,8 @@ async def test_the_least_is_served_where_the_better_hold_all_places_for_ever() -
         ((PARTNER, PARTNER), PARTNER, 2),
         ((FRONTEND, FRONTEND), FRONTEND, 2),
         ((FRONTEND, FRONTEND), SERVICE, 2),
+        # Not by priority alone: whoever fills the queue makes room in it.
+        ((SERVICE, SERVICE), OTHER, 1),
     ],
     ids=lambda value: value.name if isinstance(value, Client) else str(value and ""),
 )
@@ -542,6 +562,18 @@ async def test_who_must_go_when_the_queue_is_full(
         assert not tickets[refused].boarded
         assert tickets[refused].refused is not None
         assert world.state.waiting == 2
+
+
+@virtual
+async def test_a_full_queue_takes_nothing_from_the_share_of_who_comes_seldom() -> None:
+    # As many as the queue holds, again and again, of the same priority as the other who comes seldom.
+    world = World(replace(PACE, per_s=50, burst=5, in_flight=50, queue=20, wait_s=1.0))
+    with tasks() as start:
+        start(world.flood(SERVICE, per_s=1000, for_s=10.0))
+        start(world.flood(OTHER, per_s=5, for_s=10.0))
+        await asyncio.sleep(11.0)
+    assert not [name for _, name, _ in world.refusals if name == "other"]
+    assert world.counts()["other"] == 50
 
 
 @virtual
@@ -744,9 +776,9 @@ async def test_all_429s_until_the_end_of_the_pause_are_one() -> None:
         assert world.state.pace == 0.5
         await asyncio.sleep(0.5)
     await asyncio.sleep(5.0 - now() - 0.001)
-    assert not world.budget.spare(ACCOUNT)
+    assert not at_once(world.budget)
     await asyncio.sleep(0.002)
-    assert world.budget.spare(ACCOUNT)
+    assert at_once(world.budget)
 
 
 @virtual
@@ -768,8 +800,8 @@ async def test_a_429_that_names_no_time_to_come_slows_down_all_the_same() -> Non
     await asyncio.sleep(100.0)
     world.budget.slow_down(ACCOUNT, until=1.0)
     assert world.state.pace == 0.5
-    assert world.budget.spare(ACCOUNT)
-    assert not world.budget.spare(ACCOUNT)
+    assert at_once(world.budget)
+    assert not at_once(world.budget)
 
 
 @virtual
@@ -789,17 +821,46 @@ async def test_the_next_token_is_not_missed_while_the_rate_recovers() -> None:
 
 
 @virtual
-async def test_one_more_is_taken_from_the_rate_if_nobody_waits() -> None:
+async def test_whoever_asks_once_more_does_so_at_once_where_there_is_a_token() -> None:
     world = World(replace(PACE, per_s=10, burst=1, in_flight=1))
-    assert world.budget.spare(ACCOUNT)
-    assert not world.budget.spare(ACCOUNT)
+    assert at_once(world.budget)
+    assert not at_once(world.budget)
     await asyncio.sleep(TENTH)
+    assert at_once(world.budget)
+
+
+@virtual
+async def test_whoever_asks_once_more_goes_before_everyone_who_waits() -> None:
+    world = World(replace(PACE, per_s=10, burst=1, in_flight=10))
+    await world.drained()
+    told: list[str] = []
+
+    async def again() -> None:
+        await world.budget.again(ACCOUNT)
+        told.append(f"again at {now():.1f}")
+
     with tasks() as start:
+        for _ in range(3):
+            start(world.fly(world.ticket(FRONTEND)))
+        await asyncio.sleep(0.01)
         for _ in range(2):
-            start(world.fly(world.ticket(SERVICE), holds_s=1.0))
-        await asyncio.sleep(0.5)
-        assert world.state == BudgetState(waiting=1, in_flight=1, pace=1.0)
-        assert not world.budget.spare(ACCOUNT)
+            start(again())
+        await asyncio.sleep(0.45)
+    assert told == ["again at 0.1", "again at 0.2"]
+    assert [round(at, 1) for at, _ in world.boardings] == [0.3, 0.4]
+
+
+@virtual
+async def test_whoever_asks_once_more_waits_for_the_end_of_a_pause_and_may_leave() -> None:
+    world = World()
+    world.budget.slow_down(ACCOUNT, until=5.0)
+    waiting = [asyncio.create_task(world.budget.again(ACCOUNT)) for _ in range(2)]
+    await asyncio.sleep(4.9)
+    assert not any(task.done() for task in waiting)
+    waiting[0].cancel()
+    await asyncio.wait(waiting)
+    assert now() == pytest.approx(5.0, abs=0.01)
+    assert (waiting[0].cancelled(), world.is_clean()) == (True, True)
 
 
 # -- whoever leaves leaves nothing -----------------------------------------------------------------------
