@@ -13,7 +13,7 @@ import gc
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ from gateway.admin.web import Access, Handles, admin
 from gateway.config.settings import Settings, needs_restart
 from gateway.configuration import Configuration, Misconfigured, configure, fingerprint
 from gateway.core.limits import Rate
+from gateway.core.views import FULL
 from gateway.edge.server import Running, bind, listening
 from gateway.edge.web import Cors, Web, WebConfig
 from gateway.exchange import Clock, Exchange, State, Upstream
@@ -46,6 +47,9 @@ from gateway.upstream.transport import HttpUpstream, Limits, fetcher
 
 #: How long an idle connection to the upstream is kept; shorter than what servers usually allow.
 UPSTREAM_IDLE_S = 15.0
+#: Files that stay the same for so long are not being written; and how often that is waited for.
+REST_S = 0.05
+REST_LOOKS = 20
 
 
 class SystemClock:
@@ -89,6 +93,7 @@ class Gateway:
         self._unfit_revocations: tuple[str, ...] = ()
         self._seen: bytes | None = None
         self._reloading = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
         self._limits = Limits(settings.upstream.deadline_ms / 1000, settings.upstream.max_answer_bytes)
         self.transport = httpx2.AsyncHTTPTransport(
             trust_env=False,
@@ -113,7 +118,7 @@ class Gateway:
             state=lambda: self._state,
             clock=clock,
             verifier=self._verifier,
-            store=MemoryStore(settings.cache.max_bytes, clock.now),
+            store=MemoryStore(settings.cache.max_bytes, clock.now, lambda: self._views),
             limiter=MemoryLimiter(clock.now, clock.wall),
             budget=self.budget,
             protection=self._protection,
@@ -122,18 +127,20 @@ class Gateway:
         self.metrics.gauges = Gauges(
             flights=lambda: len(self.exchange.flights),
             keys=lambda: self._key_sources.remotes,
-            reloads=lambda: self._reloads,
+            reloads=self._reloads_told,
             budgets=self.budget.state,
             revocations=self.revocations.count,
         )
         self._web_config = _web_config(settings)
         self.web = Web(self.exchange, lambda: self._web_config, lambda: secrets.token_hex(8), clock.wall)
         self.operations = Operations(
-            self.exchange,
-            self.revocations,
-            lambda: self.settings,
-            self.reload,
-            lambda: self._web_config.prefix,
+            exchange=self.exchange,
+            revocations=self.revocations,
+            settings=lambda: self.settings,
+            clients=lambda: {client.name for client in self._state.policies.clients},
+            prefix=lambda: self._web_config.prefix,
+            read_again=self.reload,
+            log=self._log,
         )
         self.admin = admin(
             Handles(
@@ -173,6 +180,9 @@ class Gateway:
         said = self.settings.failed_tokens
         return Rate(said.per_minute / 60, said.burst)
 
+    def _reloads_told(self) -> Reloads:
+        return replace(self._reloads, failed=self._reloads.failed or bool(self._unfit_revocations))
+
     def _access(self) -> Access:
         said = self.settings.admin
         return Access(self._configuration.admin_token, said.open_metrics, frozenset(said.hosts))
@@ -202,9 +212,22 @@ class Gateway:
     async def reload(self) -> Reloaded:
         """Read everything again; what is sound takes effect as a whole, a mistake leaves all as it is."""
         async with self._reloading:
+            await self._at_rest()
             revoked = await self._read_revocations()
             changed = await self._read_again()
             return Reloaded(revoked or changed, self._told(), needs_restart(self.at_start, self.settings))
+
+    async def _at_rest(self) -> None:
+        """Wait while somebody writes: half a file may be sound, and half of several files as well."""
+        seen = await self._fingerprint(self.settings)
+        for _ in range(REST_LOOKS):
+            await asyncio.sleep(REST_S)
+            before, seen = seen, await self._fingerprint(self.settings)
+            if seen == before:
+                return
+
+    async def _fingerprint(self, settings: Settings) -> bytes:
+        return await asyncio.to_thread(fingerprint, self._path, settings)
 
     def _told(self) -> tuple[str, ...]:
         """All that is wrong with the files as they are now."""
@@ -225,18 +248,25 @@ class Gateway:
         return True
 
     async def _read_again(self) -> bool:
-        before, old = await asyncio.to_thread(fingerprint, self._path, self.settings), self.settings
-        try:
-            read = await asyncio.to_thread(configure, self._path, self._environ)
-        except Misconfigured as refused:
-            self._refused(refused.mistakes)
-            return False
-        sources = self._key_sources.prepare(read)
-        await self._key_sources.warm(sources)
-        changed = self._adopt(read, sources)
-        # Other settings may name other files, and those may have changed since they were read.
-        self._seen = before if read.settings == old else None
-        return changed
+        """Adopt what is read, if the files stayed what they were. Whether it is something new."""
+        settings = self.settings
+        for _ in range(REST_LOOKS):
+            seen = await self._fingerprint(settings)
+            try:
+                read = await asyncio.to_thread(configure, self._path, self._environ)
+            except Misconfigured as refused:
+                self._refused(refused.mistakes)
+                return False
+            # Other settings may name other files, and those may have changed since they were read.
+            is_whole = read.settings == settings and await self._fingerprint(settings) == seen
+            settings = read.settings
+            if is_whole:
+                sources = self._key_sources.prepare(read)
+                await self._key_sources.warm(sources)
+                self._seen = seen
+                return self._adopt(read, sources)
+        self._refused(("the files: expected them to stay while they are read, got changes",))
+        return False
 
     def _refused(self, mistakes: tuple[str, ...]) -> None:
         if mistakes != self._mistakes:
@@ -289,6 +319,7 @@ class Gateway:
 
     def _state_of(self, read: Configuration, epoch: int, upstream: Upstream) -> State:
         settings = read.settings
+        self._views = len({client.view for client in read.policies.clients} - {FULL})
         return State(
             read.policies,
             frozenset(settings.accounts),
@@ -312,27 +343,31 @@ class Gateway:
         )
 
     def _upstream(self) -> HttpUpstream:
-        return HttpUpstream(self._accounts, self.transport, self._limits, self.budget.spare)
+        return HttpUpstream(self._accounts, self.transport, self._limits, self._ask_again)
+
+    async def _ask_again(self, account: str) -> None:
+        """Wait until the budget has room for one more; then it is sent, and counted."""
+        await self.budget.again(account)
+        self.metrics.repeats[account] += 1
 
     async def look_again(self) -> None:
         """Look at all files; what changed takes effect, what is unfit is logged and refused."""
-        async with self._reloading:
-            await self._read_revocations()
-            # What a mistake was about may be mended by a file that is not known yet.
-            if self._reloads.failed or await self._is_changed():
-                await self._read_again()
-
-    async def _is_changed(self) -> bool:
-        return await asyncio.to_thread(fingerprint, self._path, self.settings) != self._seen
+        # What a mistake was about may be mended by a file that is not known yet.
+        if self._reloads.failed or await self._fingerprint(self.settings) != self._seen:
+            await self.reload()
 
     async def keep_looking(self) -> None:
         """Look again and again, for ever."""
         while True:
             await asyncio.sleep(self.settings.reload_s)
-            try:
-                await self.look_again()
-            except Exception as error:  # noqa: BLE001 - whatever a file did, the next look may find it mended
-                self._observer.crashed(error)
+            await self.safely(self.look_again)
+
+    async def safely(self, work: Callable[[], Awaitable[object]]) -> None:
+        """For work that nobody waits for: whatever a file did, the next look may find it mended."""
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+            self._observer.crashed(error)
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -342,9 +377,12 @@ class Gateway:
         for notice in self.revocations.notices:
             self._log.warning("revocations", notice=notice)
         await self._key_sources.warm(self._sources)
+        self._looking = asyncio.create_task(self.keep_looking())
 
     async def end(self) -> None:
         """Leave nothing behind."""
+        if self._looking is not None:
+            self._looking.cancel()
         await self._key_sources.close()
         await self.transport.aclose()
 
@@ -389,21 +427,20 @@ async def running(gateway: Gateway) -> AsyncIterator[Running]:
     except BaseException:
         public.close()
         raise
-    await gateway.begin()
-    looking = asyncio.create_task(gateway.keep_looking())
-    try:
-        listeners = listening(
-            (gateway.web, public), (gateway.admin, private), settings.drain_s, gateway.drain
-        )
-        async with listeners as addresses:
-            gateway.ready = True
-            try:
-                yield addresses
-            finally:
-                gateway.ready = False
-    finally:
-        looking.cancel()
-        await gateway.end()
+    with contextlib.closing(public), contextlib.closing(private):
+        try:
+            await gateway.begin()
+            listeners = listening(
+                (gateway.web, public), (gateway.admin, private), settings.drain_s, gateway.drain
+            )
+            async with listeners as addresses:
+                gateway.ready = True
+                try:
+                    yield addresses
+                finally:
+                    gateway.ready = False
+        finally:
+            await gateway.end()
 
 
 def _web_config(settings: Settings) -> WebConfig:

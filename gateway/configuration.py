@@ -6,6 +6,7 @@ Nothing here is live: a reload makes a second `Configuration` beside the first, 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from gateway.config.mistakes import Mistake, tidy
 from gateway.config.settings import Account, Settings
 from gateway.core.policy import Policies
 from gateway.identity.keysets import KeyFile, KeySetError
+from gateway.identity.revocations import faults_in_file, faults_in_journal
 from gateway.upstream.keys import AppKeys
 
 
@@ -43,17 +45,24 @@ class Misconfigured(Exception):
         super().__init__("\n".join(mistakes))
 
 
-def configure(path: Path, environ: Mapping[str, str]) -> Configuration:
-    """All that the file at `path` and the environment say. Raises Misconfigured with every mistake."""
+def configure(path: Path, environ: Mapping[str, str], *, starting: bool = False) -> Configuration:
+    """All that the file at `path` and the environment say. Raises Misconfigured with every mistake.
+
+    Before a start the records of revocations must be fit as well. While a gateway runs they hold nothing
+    else back, and `gateway.app` reads them apart.
+    """
     loaded = load(path, environ)
     key_files, faults = _read_keys(loaded)
-    lines = tuple(str(mistake) for mistake in tidy([*loaded.mistakes, *faults]))
+    told = tidy([*loaded.mistakes, *faults])
+    # They are about lines, and stay in the order of those.
+    unfit = tuple(_unfit_revocations(loaded)) if starting else ()
+    lines = tuple(map(str, (*told, *unfit)))
     settings = loaded.settings
-    if settings is None or loaded.policies is None or faults:
+    if settings is None or loaded.policies is None or faults or unfit:
         raise Misconfigured(lines)
     try:
         app_keys = {name: AppKeys(_key_files(said)) for name, said in settings.accounts.items()}
-        admin_token = _one_line(settings.admin.token_file)
+        admin_token = _admin_token(settings.admin.token_file)
     except (OSError, ValueError) as error:
         # They were there a moment ago.
         raise Misconfigured((str(error),)) from None
@@ -78,13 +87,34 @@ def _read_keys(loaded: Loaded) -> tuple[dict[str, KeyFile], list[Mistake]]:
     return key_files, faults
 
 
+def _unfit_revocations(loaded: Loaded) -> Iterator[Mistake]:
+    said = loaded.revocations
+    for setting, path, faults_in in (
+        ("file", said.file, faults_in_file),
+        ("journal", said.journal, faults_in_journal),
+    ):
+        if path is not None:
+            for fault in faults_in(path):
+                # As editors take it: `revoked:3: …`.
+                yield loaded.mistake(("revocations", setting), fault.removeprefix(f"{path.parent}/"))
+
+
 def _key_files(account: Account) -> tuple[Path, ...]:
     following = account.next_app_key_file
     return (account.app_key_file,) if following is None else (account.app_key_file, following)
 
 
-def _one_line(path: Path | None) -> bytes | None:
-    return None if path is None else path.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
+def _admin_token(path: Path | None) -> bytes | None:
+    """The token of the private listener. What was fit when it was checked may be half written by now."""
+    if path is None:
+        return None
+    found = _ADMIN_TOKEN.fullmatch(path.read_bytes())
+    if found is None:
+        raise ValueError(f"{path}: expected one line of 16 to 256 printable characters, got something else")
+    return found[1]
+
+
+_ADMIN_TOKEN = re.compile(rb"([!-~]{16,256})\r?\n?")
 
 
 def fingerprint(path: Path, settings: Settings) -> bytes:
@@ -111,8 +141,7 @@ def _named(settings: Settings) -> Iterator[Path]:
         yield from _key_files(account)
     for issuer in settings.issuers:
         yield from filter(None, (issuer.jwks, issuer.secret_file, issuer.ca_file))
-    if settings.admin.token_file is not None:
-        yield settings.admin.token_file
+    yield from filter(None, (settings.admin.token_file, settings.revocations.file))
 
 
 def _content(file: Path) -> bytes:

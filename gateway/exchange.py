@@ -179,6 +179,9 @@ class Granted:
 
     def trip(self, result: Result) -> Trip:
         """The end of the request, with what is known of it."""
+        if isinstance(result, Refusal) and result.rule is not None:
+            # What was granted by then is not what decided.
+            return Trip(result, self.target, None, self.client.name, result.rule)
         return Trip(result, self.target, self.grant, self.client.name, self.grant.rule)
 
 
@@ -252,7 +255,13 @@ class Exchange:
 
     def _reply(self, request: Request, trip: Trip, began: float) -> Reply:
         now = self.clock.now()
-        made = reply(trip, request, self._state().default_representation, now, self.clock.wall())
+        default, wall = self._state().default_representation, self.clock.wall()
+        try:
+            made = reply(trip, request, default, now, wall)
+        except Exception as error:  # noqa: BLE001 - what cannot be rendered is told like any other crash
+            self._observer.crashed(error)
+            trip = replace(trip, result=CRASHED)
+            made = reply(trip, request, default, now, wall)
         self._observer.replied(request, trip, made, now - began)
         return made
 
@@ -260,12 +269,13 @@ class Exchange:
         judged = await self.judge(request)
         if not judged.shadows:
             return await self._charged(judged, request)
-        told, entered = await self._shadowed(judged)
+        entered: list[tuple[Client, str | None]] = []
         try:
-            return replace(await self._charged(judged, request), shadows=told)
+            told = [await self._shadowed(*pair, judged.target, entered) for pair in judged.shadows]
+            return replace(await self._charged(judged, request), shadows=tuple(told))
         finally:
-            for shadow, resource in entered:
-                self.limiter.leave(shadow, resource)
+            for shadowing in entered:
+                self.limiter.leave(*shadowing)
 
     # -- 1 to 3: may it? ------------------------------------------------------------------------------
 
@@ -320,20 +330,17 @@ class Exchange:
             standing = trip.result.standing
         return replace(trip, standing=standing)
 
-    async def _shadowed(self, judged: Judged) -> tuple[tuple[Shadow, ...], list[tuple[Client, str]]]:
-        """What shadows say, and who of them is to leave in the end: they are counted as if in force."""
-        told: list[Shadow] = []
-        entered: list[tuple[Client, str]] = []
-        for client, shadow in judged.shadows:
-            resource = "" if judged.target is None else judged.target.resource.name
-            standing = await self.limiter.enter(client, resource)
-            if standing.violated:
-                refusal = too_often(client, standing)
-                told.append(Shadow(client.name, refusal.reason.slug, refusal.rule or ""))
-            else:
-                told.append(shadow)
-                entered.append((client, resource))
-        return tuple(told), entered
+    async def _shadowed(
+        self, client: Client, shadow: Shadow, target: Target | None, entered: list[tuple[Client, str | None]]
+    ) -> Shadow:
+        """What a shadow says, charged as if it were in force; who is let in is to leave in the end."""
+        resource = None if target is None else target.resource.name
+        standing = await self.limiter.enter(client, resource)
+        if standing.violated:
+            refusal = too_often(client, standing)
+            return Shadow(client.name, refusal.reason.slug, refusal.rule or "")
+        entered.append((client, resource))
+        return shadow
 
     # -- 5 and 6: is it here? -------------------------------------------------------------------------
 
@@ -353,7 +360,7 @@ class Exchange:
             if is_it and result is not MOVED:
                 return judged.trip(result)
             granted = judged
-        return granted.trip(DRAINED)
+        return granted.trip(BUSY)
 
     async def _deliver(self, granted: Granted) -> Result:
         target, client = granted.target, granted.client
@@ -432,7 +439,7 @@ class Exchange:
         if landed is None:
             patience_s = self._budget.patience_s(target.account) - (self.clock.now() - began)
             if not await _boarded(flying, patience_s):
-                return self._instead(target, fallback, BUSY)
+                return BUSY
             landed = await landing(flying.task)
         if isinstance(landed, Entry):
             return Delivered(landed, How.MISS if flying.opened else How.COLLAPSED, opened=flying.opened)
@@ -547,7 +554,7 @@ class Exchange:
             result = await self._alone(granted, said, How.WRITE)
             if result is not MOVED:
                 return await self._written(granted, request, result)
-        return granted.trip(DRAINED)
+        return granted.trip(BUSY)
 
     async def _written(self, granted: Granted, request: Request, result: Result) -> Trip:
         """What a writer hears who has waited: how it went, and of the chat what he may see by now."""

@@ -99,7 +99,7 @@ async def explain(exchange: Exchange, request: Request, claims: Claims | None = 
     return Explanation(
         ending.label,
         judged.client.name,
-        judged.grant.rule,
+        ending.rule or judged.grant.rule,
         judged.target.key if judged.target.resource.coalesce and judged.target.is_read else None,
         ending.sent,
         steps + tuple(_told(ending, judged)),
@@ -124,6 +124,11 @@ class _Ending:
     @property
     def label(self) -> str:
         return self.outcome.value if isinstance(self.outcome, How) else self.outcome.reason.slug
+
+    @property
+    def rule(self) -> str | None:
+        """What decided after the grant, if anything did."""
+        return self.outcome.rule if isinstance(self.outcome, Refusal) else None
 
 
 async def _ending(exchange: Exchange, granted: Granted, request: Request) -> _Ending:
@@ -307,7 +312,7 @@ def _view(view: View) -> str:
 
 
 def _why(refusal: Refusal) -> str:
-    because = f" ({refusal.because})" if refusal.because else ""
+    because = f" ({refusal.because})" if refusal.because and refusal.rule is None else ""
     by = f" by {refusal.rule}" if refusal.rule else ""
     allow = f"; it takes {', '.join(refusal.allow)}" if refusal.allow else ""
     return f"{refusal.reason.slug}{because}{by}{allow}"

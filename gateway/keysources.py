@@ -55,7 +55,7 @@ class KeySources:
 
     def _source(self, row: IssuerSettings, key_files: Mapping[str, KeyFile]) -> KeySource:
         kept = self._kept.get(row.issuer)
-        if kept is not None and self._rows.get(row.issuer) == row:
+        if kept is not None and _source_of(self._rows[row.issuer]) == _source_of(row):
             return kept
         return key_files[row.issuer] if row.issuer in key_files else self._remote(row)
 
@@ -111,6 +111,11 @@ class KeySources:
         if self._tasks:
             await asyncio.wait(self._tasks.values())
         self._tasks.clear()
+
+
+def _source_of(row: IssuerSettings) -> object:
+    """What decides where keys come from, and which; not what tokens must say."""
+    return row.model_dump(exclude={"audience", "leeway_s", "token_type", "client_claim"})
 
 
 def _issuer(row: IssuerSettings, source: KeySource) -> Issuer:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
 
 from gateway.config.settings import Settings
 from gateway.core.access import Claims
@@ -46,26 +48,21 @@ class Unclear(ValueError):
     """A question that cannot be read; the text says what was expected."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operations:
-    """The calls that need more than a look at a table."""
+    """The calls that need more than a look at a table. The callables are asked each time."""
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        revocations: Revocations,
-        settings: Callable[[], Settings],
-        reload: Callable[[], Awaitable[Reloaded]],
-        prefix: Callable[[], bytes],
-    ) -> None:
-        self._exchange = exchange
-        self._revocations = revocations
-        self._settings = settings
-        self._reload = reload
-        self._prefix = prefix
+    exchange: Exchange
+    revocations: Revocations
+    settings: Callable[[], Settings]
+    clients: Callable[[], Collection[str]]
+    prefix: Callable[[], bytes]
+    read_again: Callable[[], Awaitable[Reloaded]]
+    log: FilteringBoundLogger
 
     async def reload(self) -> Outcome:
         """Read everything again, now."""
-        done = await self._reload()
+        done = await self.read_again()
         said = {
             "changed": done.changed,
             "mistakes": done.mistakes,
@@ -76,12 +73,25 @@ class Operations:
     async def revoke(self, said: Said) -> Outcome:
         """Take a record of a revocation; confirmed only once it is written down."""
         try:
-            await self._revocations.record(said)
+            await self.revocations.record(said)
         except RevocationsError as error:
             return 400, {"faults": error.faults}
         except OSError as error:
             return 500, {"faults": [error.strerror or "expected to write the record down, and could not"]}
-        return 201, {"revoked": said}
+        warnings = list(self._doubts(said))
+        kind = next(name for name in ("jti", "sub", "client") if name in said)
+        self.log.warning(
+            "revocation recorded", kind=kind, withdrawn="withdrawn" in said, warnings=len(warnings)
+        )
+        return 201, {"revoked": said, "warnings": warnings}
+
+    def _doubts(self, said: Said) -> Iterator[str]:
+        """What a typing error would look like. It is taken all the same: policies may come later."""
+        if "client" in said and said["client"] not in self.clients():
+            yield "client: expected one in force, got another: nobody is refused by this now"
+        issuers = {row.issuer for row in self.settings().issuers}
+        if "issuer" in said and said["issuer"] not in issuers:
+            yield "issuer: expected one of the settings, got another: nobody is refused by this now"
 
     async def explain(self, said: Said) -> Outcome:
         """What would happen to the request that is described."""
@@ -94,7 +104,7 @@ class Operations:
             return 200, Explanation.of(request).document()
         if isinstance(claims, Refusal):
             return 200, Explanation.of(claims).document()
-        return 200, (await explain(self._exchange, request, claims)).document()
+        return 200, (await explain(self.exchange, request, claims)).document()
 
     def _request(self, said: Said) -> Request | Refusal:
         for name in said:
@@ -108,7 +118,7 @@ class Operations:
         if isinstance(fields, Refusal):
             return fields
         raw = _utf8(body)
-        received = Refusal(Reason.BODY_TOO_LARGE) if len(raw) > self._settings().max_body_bytes else raw
+        received = Refusal(Reason.BODY_TOO_LARGE) if len(raw) > self.settings().max_body_bytes else raw
 
         async def whole_body() -> bytes | Refusal:
             return received
@@ -118,7 +128,7 @@ class Operations:
         return Request(
             "explain",
             method,
-            below(self._prefix(), path),
+            below(self.prefix(), path),
             query,
             fields,
             whole_body,
@@ -137,9 +147,9 @@ class Operations:
             raise Unclear("claims: expected no token beside them, got one")
         issuer = _claim(claims, "iss")
         jti, sub = (_claim(claims, name) if name in claims else None for name in ("jti", "sub"))
-        naming = {row.issuer: row.client_claim for row in self._settings().issuers}.get(issuer)
+        naming = {row.issuer: row.client_claim for row in self.settings().issuers}.get(issuer)
         client = None if naming is None else _claim(claims, naming)
-        if self._revocations.is_revoked(issuer, jti, sub):
+        if self.revocations.is_revoked(issuer, jti, sub):
             return Refusal(Reason.TOKEN_REVOKED, because=Fault.REVOKED.value)
         return Claims(claims, math.inf, client=client)
 

@@ -78,6 +78,8 @@ def admin(handles: Handles) -> Starlette:
 
     async def metrics(request: Request) -> Response:
         access = handles.access()
+        # Nobody's page is to read who uses this gateway, token or not.
+        _check_host(request, access)
         if not access.open_metrics:
             _check(request, access)
         return _text(handles.exposition(), "text/plain; version=0.0.4; charset=utf-8")
@@ -163,7 +165,7 @@ def _is_address(name: str) -> bool:
 
 
 def _check_token(request: Request, access: Access) -> None:
-    if access.token is None:
+    if not access.token:
         raise HTTPException(403, "This call takes a token, and none is configured: set admin.token_file.")
     said = [value for name, value in request.scope["headers"] if name == b"authorization"]
     scheme, _, token = said[0].partition(b" ") if len(said) == 1 else (b"", b"", b"")

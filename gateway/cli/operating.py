@@ -228,7 +228,8 @@ def revoke(
         "withdrawn": withdraw or None,
     }
     said = named | {member: value for member, value in optional.items() if value is not None}
-    _asked(config, "POST", "/revocations", said)
+    for warning in _asked(config, "POST", "/revocations", said).get("warnings", ()):
+        typer.echo(f"warning: {warning}", err=True)
     ((kind, name),) = named.items()
     typer.echo(f"{'withdrawn' if withdraw else 'revoked'}: {kind} {name}")
 

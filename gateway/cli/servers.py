@@ -28,7 +28,7 @@ def serve(config: ConfigOption) -> None:
     from gateway.edge.server import CannotListen
 
     try:
-        uvloop.run(_serve(configure(config, os.environ), config))
+        uvloop.run(_serve(configure(config, os.environ, starting=True), config))
     except (Misconfigured, CannotListen) as error:
         fail(error)
 
@@ -56,10 +56,10 @@ async def _serve(configuration: Configuration, path: Path) -> None:
 def _reload_on_hangup(wired: Gateway) -> None:
     """Have SIGHUP read everything again; the gateway itself logs what comes of it."""
     # The loop keeps no task alive.
-    reloads: set[asyncio.Task[object]] = set()
+    reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
-        task = asyncio.create_task(wired.reload())
+        task = asyncio.create_task(wired.safely(wired.reload))
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
@@ -71,7 +71,7 @@ def check(config: ConfigOption) -> None:
     from gateway.configuration import Misconfigured, configure
 
     try:
-        configuration = configure(config, os.environ)
+        configuration = configure(config, os.environ, starting=True)
     except Misconfigured as refused:
         typer.echo(refused)
         raise typer.Exit(1) from None
@@ -82,6 +82,7 @@ def check(config: ConfigOption) -> None:
         counted(len(settings.accounts), "account"),
         counted(len(settings.issuers), "issuer"),
         counted(len(policies.clients), "client"),
+        *((counted(len(policies.shadows), "shadow"),) if policies.shadows else ()),
         counted(len(policies.resources), "resource"),
     )
     typer.echo(f"ok: {', '.join(counts)}")

@@ -45,7 +45,7 @@ NAME = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 Methods = Mapping[str, Mapping[str, str]]
 
 # RFC 7519 §4.1: text wherever they are.
-_TEXT_CLAIMS = ("iss", "sub", "aud", "jti")
+_TEXT_CLAIMS = ("iss", "sub", "jti")
 
 _PRIORITIES = {priority.label: priority for priority in Priority}
 
@@ -103,6 +103,8 @@ def _wrong_claims(match: Mapping[str, object], issuers: frozenset[str] | None) -
     for claim, wanted in match.items():
         if not claim or len(claim) > 128 or not claim.isprintable():
             yield Wrong("the name of a claim", shown((), claim), (claim,))
+        elif claim == "aud":
+            yield Wrong(_NO_AUDIENCE, "one", (claim,))
         elif isinstance(wanted, dict):
             yield from _wrong_choice(claim, wanted, issuers)
         else:
@@ -155,6 +157,10 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 1024
 
 
+# As a text it says nothing new, and as a list, which a token may have as well, it would meet nothing.
+_NO_AUDIENCE = (
+    "no condition on aud, as the issuer's audience is looked for anyway; tell clients apart by another claim"
+)
 _TEXT = "a text of 1 to 1024 characters"
 _TEXT_SCHEMA: dict[str, object] = {"type": "string", "minLength": 1, "maxLength": 1024}
 _VALUE_SCHEMA: dict[str, object] = {"anyOf": [_TEXT_SCHEMA, {"type": ["integer", "boolean"]}]}
@@ -170,7 +176,8 @@ def _condition_schema(value: dict[str, object], *, prefix: bool = True) -> dict[
 
 _MATCH_SCHEMA = written_as(
     type="object",
-    properties={claim: _condition_schema(_TEXT_SCHEMA, prefix=claim != "iss") for claim in _TEXT_CLAIMS},
+    properties={claim: _condition_schema(_TEXT_SCHEMA, prefix=claim != "iss") for claim in _TEXT_CLAIMS}
+    | {"aud": False},
     additionalProperties=_condition_schema(_VALUE_SCHEMA),
     propertyNames={"minLength": 1, "maxLength": 128},
     required=["iss"],

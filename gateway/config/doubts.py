@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from gateway.config.clients import ClientRow, Methods, ViewRow, perhaps
+from gateway.config.clients import ClientRow, ViewRow, perhaps
 from gateway.config.documents import Document
 from gateway.config.mistakes import KeyPath, Mistake, dotted, quoted
-from gateway.core.policy import Client, Condition, VisitorIp
+from gateway.core.policy import Client, Condition, Resource, VisitorIp
 from gateway.core.views import ALSO, KNOWN_FIELDS
 
 # A place in the row, what was expected there, what is.
 _Doubt = tuple[KeyPath, str, str]
+# What a client may do: a resource's name and a method.
+_Uses = frozenset[tuple[str, str]]
 
 
-def doubts(row: ClientRow, at: KeyPath, document: Document, resources: Methods | None) -> Iterator[Mistake]:
-    """Warnings about a row that stands at `at`: what does nothing, or not what it looks like."""
+def doubts(
+    row: ClientRow,
+    name: str,
+    document: Document,
+    resources: Sequence[Resource] | None,
+    named_by: Mapping[str, str],
+) -> Iterator[Mistake]:
+    """Warnings about a client's row: what does nothing, or not what it looks like.
+
+    `resources` are None where nobody knows them. `named_by` has the claim that names the client, by issuer.
+    """
     found = [
         *(_doubtful_fields(row.view) if row.view else ()),
         *(_idle_parts(row, resources) if resources is not None else ()),
+        # A shadow goes by its conditions alone.
+        *(_unmet_conditions(row, name, named_by) if row.mode != "shadow" else ()),
     ]
     for path, expected, got in found:
-        yield replace(document.mistake(at + path, expected, got), severity="warning")
+        yield as_warning(document.mistake(("clients", name, *path), expected, got))
+
+
+def as_warning(mistake: Mistake) -> Mistake:
+    return replace(mistake, severity="warning")
 
 
 def _doubtful_fields(view: ViewRow) -> Iterator[_Doubt]:
@@ -37,12 +54,10 @@ def _doubtful_fields(view: ViewRow) -> Iterator[_Doubt]:
             yield ("view", "show", index), expected, f"{quoted(name)} alone, which is not shown so"
 
 
-def _idle_parts(row: ClientRow, resources: Methods) -> Iterator[_Doubt]:
-    allowed = _uses(row.allow, resources)
-    usable = allowed - _uses(row.deny, resources)
-    for index, entry in enumerate(row.allow):
-        if not _uses((entry,), resources) & usable:
-            yield ("allow", index), "an entry that deny leaves something of", quoted(entry)
+def _idle_parts(row: ClientRow, resources: Sequence[Resource]) -> Iterator[_Doubt]:
+    allowed, denied = _uses(row.allow, resources), _uses(row.deny, resources)
+    usable = allowed - denied - _withheld(row, resources)
+    yield from _idle_entries(row, resources, allowed - denied, usable)
     for index, entry in enumerate(row.deny):
         if not _uses((entry,), resources) & allowed:
             yield ("deny", index), "an entry that takes away something of allow", quoted(entry)
@@ -50,27 +65,68 @@ def _idle_parts(row: ClientRow, resources: Methods) -> Iterator[_Doubt]:
     for name in row.limits.resources if row.limits else ():
         if name not in names:
             yield ("limits", "resources", name), "a resource that the client may use", dotted((name,))
-    actions = {resources[name][method] for name, method in usable}
+    methods = {resource.name: resource.methods for resource in resources}
+    actions = {methods[name][method] for name, method in usable}
     if row.chats and not actions & {"chat:read", "chat:write"}:
         yield ("chats",), "no such key, as the client may use nothing of a chat", "a map"
-    if row.visitor_ip != VisitorIp.PASS.value and "chat:start" not in actions:
-        yield ("visitor_ip",), "no such key, as the client may not start chats", row.visitor_ip
+    yield from _doubtful_address(row, may_start="chat:start" in actions)
 
 
-def _uses(entries: tuple[str, ...], resources: Methods) -> frozenset[tuple[str, str]]:
-    """The (resource, method) pairs that entries of `allow` or `deny` stand for."""
+def _idle_entries(
+    row: ClientRow, resources: Sequence[Resource], not_denied: _Uses, usable: _Uses
+) -> Iterator[_Doubt]:
+    for index, entry in enumerate(row.allow):
+        meant = _uses((entry,), resources)
+        if not meant & usable:
+            taker = "view" if meant & not_denied else "deny"
+            yield ("allow", index), f"an entry that {taker} leaves something of", quoted(entry)
+
+
+def _doubtful_address(row: ClientRow, *, may_start: bool) -> Iterator[_Doubt]:
+    at = ("visitor_ip",)
+    if may_start and "visitor_ip" not in row.model_fields_set:
+        choices = ", ".join(choice.value for choice in VisitorIp)
+        yield at, f"one of {choices}, as the client may start chats", "nothing, which is pass"
+    if not may_start and row.visitor_ip != VisitorIp.PASS.value:
+        yield at, "no such key, as the client may not start chats", row.visitor_ip
+
+
+def _uses(entries: tuple[str, ...], resources: Sequence[Resource]) -> _Uses:
+    """What entries of `allow` or `deny` stand for."""
     return frozenset(
-        (name, method)
-        for name, methods in resources.items()
-        for method, action in methods.items()
-        if not {action, name, f"{method} {name}"}.isdisjoint(entries)
+        (resource.name, method)
+        for resource in resources
+        for method, action in resource.methods.items()
+        if not {action, resource.name, f"{method} {resource.name}"}.isdisjoint(entries)
     )
 
 
-def can_both_match(first: Client, second: Client, named_by: frozenset[str]) -> bool:
+def _withheld(row: ClientRow, resources: Sequence[Resource]) -> _Uses:
+    """The reads of fields that the view withholds."""
+    if row.view is None:
+        return frozenset()
+    shows = row.view.view().shows
+    return frozenset(
+        (resource.name, "GET") for resource in resources if resource.field and not shows(resource.field)
+    )
+
+
+def _unmet_conditions(row: ClientRow, name: str, named_by: Mapping[str, str]) -> Iterator[_Doubt]:
+    """Conditions that no token of an issuer can meet, as it would have to name this client as well."""
+    issuer, *others = row.match
+    for one in issuer.any_of:
+        for condition in others:
+            if condition.claim == named_by.get(str(one)) and not condition.met_by(name):
+                expected = (
+                    f"one that {quoted(name)} meets, as tokens of {one} name their client in this claim"
+                )
+                yield ("match", condition.claim), expected, "another"
+
+
+def can_both_match(first: Client, second: Client, named_by: Collection[str] = ()) -> bool:
     """Whether a token can be for two clients; those of the issuers `named_by` say themselves for which."""
     (one, *_), (other, *_) = first.match, second.match
-    issuers = set(one.any_of).intersection(other.any_of) - named_by
+    issuers = set(one.any_of).intersection(other.any_of).difference(named_by)
     others = {condition.claim: condition for condition in second.match}
     return bool(issuers) and all(
         _meet(condition, others[condition.claim]) for condition in first.match if condition.claim in others

@@ -12,7 +12,7 @@ from gateway.config.documents import Document, read_file
 from gateway.config.environment import overlay
 from gateway.config.mistakes import KeyPath, Mistake, dotted, quoted, tidy
 from gateway.config.policies import load_policies
-from gateway.config.settings import DEFAULT_POLICIES, Issuer, Settings, is_folder
+from gateway.config.settings import DEFAULT_POLICIES, Issuer, Revocations, Settings, is_folder
 from gateway.core.policy import Policies
 
 
@@ -20,13 +20,15 @@ from gateway.core.policy import Policies
 class Loaded:
     """What was read. Settings or policies are None only if a mistake is more than a warning.
 
-    `issuers` has each issuer that is right by itself, by its index, also where the settings are wrong.
+    `issuers` has each issuer that is right by itself, by its index, also where the settings are wrong; and
+    `revocations` names its files, if that is right by itself.
     """
 
     settings: Settings | None
     policies: Policies | None
     mistakes: tuple[Mistake, ...]
     issuers: Mapping[int, Issuer]
+    revocations: Revocations
     document: Document = field(repr=False)
 
     def mistake(self, path: KeyPath, sentence: str) -> Mistake:
@@ -42,7 +44,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     """
     document, mistakes = read_file(path, path.name)
     if document.data is None and mistakes:
-        return Loaded(None, None, tidy(mistakes), {}, document)
+        return Loaded(None, None, tidy(mistakes), {}, Revocations(), document)
     document, more = overlay(document, environ)
     context = {"folder": path.parent}
     settings = check(Settings, document, (), context)
@@ -54,12 +56,20 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     }
     policies, others = _policies(document, path.parent)
     sound = None if mistakes or isinstance(settings, list) else settings
-    return Loaded(sound, policies, tidy([*mistakes, *others]), issuers, document)
+    revocations = _revocations(document, context)
+    return Loaded(sound, policies, tidy([*mistakes, *others]), issuers, revocations, document)
 
 
 def _section(document: Document, key: str) -> object:
     """A setting of which nobody knows yet whether it is right."""
     return document.data.get(key) if isinstance(document.data, dict) else None
+
+
+def _revocations(document: Document, context: Mapping[str, object]) -> Revocations:
+    if _section(document, "revocations") is None:
+        return Revocations()
+    said = check(Revocations, document, ("revocations",), context)
+    return said if isinstance(said, Revocations) else Revocations()
 
 
 def _rows(document: Document) -> list[object]:
@@ -88,12 +98,16 @@ def _policies(document: Document, folder: Path) -> tuple[Policies | None, tuple[
     if not is_folder(folder, name):
         return None, ()
     accounts, issuers = _section(document, "accounts"), _issuer_names(document)
-    naming = (row for row in _rows(document) if isinstance(row, dict) and row.get("client_claim"))
+    named_by = {
+        issuer: claim
+        for issuer, row in zip(issuers, _rows(document), strict=True)
+        if issuer is not None and isinstance(row, dict) and isinstance(claim := row.get("client_claim"), str)
+    }
     return load_policies(
         folder / str(name),
         accounts=frozenset(accounts) if isinstance(accounts, dict) else None,
         issuers=frozenset(filter(None, issuers)) if issuers and None not in issuers else None,
         version=1,
-        named_by=frozenset(str(row.get("issuer")) for row in naming),
+        named_by=named_by,
         shown_as=os.path.relpath(folder / str(name), folder) + "/",
     )

@@ -30,7 +30,7 @@ from gateway.config.checking import (
 )
 from gateway.config.clients import GIVEN, NAME, ClientRow
 from gateway.config.documents import Document, read_file, reason_of
-from gateway.config.doubts import can_both_match, doubts
+from gateway.config.doubts import as_warning, can_both_match, doubts
 from gateway.config.mistakes import Mistake, dotted, quoted, shown, tidy
 from gateway.core.messages import Representation
 from gateway.core.paths import DROPPED
@@ -207,27 +207,31 @@ def load_policies(
     issuers: frozenset[str] | None,
     version: int,
     *,
-    named_by: frozenset[str] | None = None,
+    named_by: Mapping[str, str] | None = None,
     shown_as: str = "",
 ) -> tuple[Policies | None, tuple[Mistake, ...]]:
     """Read `resources.yaml` and `clients/*.yaml`; no policies if a mistake is more than a warning.
 
     `accounts` and `issuers` are those of the settings, None if they are not known: then none is missed.
-    `named_by` are issuers whose tokens name their client. `shown_as` stands before the files' names in the
-    mistakes.
+    `named_by` are issuers whose tokens name their client, and the claim that does. `shown_as` stands before
+    the files' names in the mistakes.
     """
+    named_by = named_by or {}
     resources, mistakes = _resources(folder / "resources.yaml", f"{shown_as}resources.yaml")
     context = {
         "accounts": accounts,
         "issuers": issuers,
         "resources": None if mistakes else {row.name: row.methods for row in resources},
     }
+    known = None if mistakes else resources
     rows, more = _clients(folder / "clients", f"{shown_as}clients", context)
-    enforced = [row for row in rows if not row.is_shadow]
-    told = tidy([*mistakes, *more, *_overlaps(enforced, named_by or frozenset())])
-    if any(mistake.severity == "error" for mistake in told):
-        return None, told
-    clients = tuple(row.client for row in enforced)
+    for row in rows:
+        more += doubts(row.row, row.client.name, row.document, known, named_by)
+    mistakes += [*more, *_overlaps(rows, named_by)]
+    if any(mistake.severity == "error" for mistake in mistakes):
+        return None, tidy(mistakes)
+    told = tidy([*mistakes, *_mere_shadows(rows, f"{shown_as}clients")])
+    clients = tuple(row.client for row in rows if not row.is_shadow)
     shadows = tuple(row.client for row in rows if row.is_shadow)
     return Policies(version, tuple(resources), clients, shadows), told
 
@@ -257,8 +261,12 @@ class _Written:
     """A client, and the document it was read from."""
 
     client: Client
-    is_shadow: bool
+    row: ClientRow
     document: Document
+
+    @property
+    def is_shadow(self) -> bool:
+        return self.row.mode == "shadow"
 
     @property
     def place(self) -> tuple[str, int]:
@@ -281,9 +289,7 @@ def _clients(folder: Path, name: str, context: Mapping[str, Any]) -> tuple[list[
             continue
         document, rows, more = _rows(path, f"{name}/{path.name}", "clients", ClientRow, context)
         mistakes += [*more, *_doubled_clients(document, places)]
-        for key, row in rows.items():
-            written.append(_Written(row.client(key), row.mode == "shadow", document))
-            mistakes += doubts(row, ("clients", key), document, context["resources"])
+        written += (_Written(row.client(key), row, document) for key, row in rows.items())
     if not places and not mistakes:
         mistakes.append(Mistake(name, 0, "", "a file *.yaml with a client", "none"))
     return written, mistakes
@@ -298,17 +304,28 @@ def _doubled_clients(document: Document, places: dict[str, str]) -> Iterator[Mis
             yield document.mistake(("clients", key), f"each client once (first in {first})", "it again")
 
 
-def _overlaps(rows: Sequence[_Written], named_by: frozenset[str]) -> Iterator[Mistake]:
-    """A warning for each two clients that one token can match."""
-    for first, second in combinations(rows, 2):
+def _overlaps(rows: Sequence[_Written], named_by: Mapping[str, str]) -> Iterator[Mistake]:
+    """A warning for each two clients in force that one token can match."""
+    for first, second in combinations([row for row in rows if not row.is_shadow], 2):
         one, other = first.client, second.client
         if one.name == other.name or not can_both_match(one, other, named_by):
             continue
         there, line = first.place
         expected = f"a claim that differs from {one.name} ({there}:{line}): tokens matching both are refused"
-        file, line = second.place
-        key = dotted(("clients", other.name, "match"))
-        yield Mistake(file, line, key, expected, "none", severity="warning")
+        yield as_warning(second.document.mistake(("clients", other.name, "match"), expected, "none"))
+
+
+def _mere_shadows(rows: Sequence[_Written], name: str) -> Iterator[Mistake]:
+    """A warning for each shadow whose tokens let nobody in, or one for all."""
+    enforced = [row.client for row in rows if not row.is_shadow]
+    if not enforced:
+        yield as_warning(Mistake(name, 0, "", "a client in force", "shadows alone: nobody is let in"))
+        return
+    for row in rows:
+        if row.is_shadow and not any(can_both_match(row.client, client) for client in enforced):
+            place = ("clients", row.client.name, "mode")
+            expected = "a client in force for its tokens, without which they are refused"
+            yield as_warning(row.document.mistake(place, expected, "none"))
 
 
 def _rows(

@@ -77,7 +77,7 @@ def identify(claims: Claims, policies: Policies, is_revoked: Callable[[str], boo
         return Refusal(Reason.AMBIGUOUS if matching else Reason.NO_CLIENT)
     client = matching[0]
     if is_revoked(client.name):
-        return Refusal(Reason.TOKEN_REVOKED, client=client.name, rule=f"{client.name}/revoked")
+        return Refusal(Reason.TOKEN_REVOKED, client.name, "revoked", rule=f"{client.name}/revoked")
     return client
 
 

@@ -20,6 +20,8 @@ from gateway.core.messages import Answer, Headers, Representation
 from gateway.core.paths import Target
 from gateway.core.views import FULL, Slot, View, viewed
 
+#: How many views of an entry are kept besides the whole: each is a body more.
+MAX_VIEWS = 4
 NOTHING_KNOWN = InfoFacts(None, None)
 
 
@@ -131,6 +133,9 @@ def render(entry: Entry, view: View, target: Target) -> Slot:
     """The slot of (target, view), rendered once per entry."""
     slot = entry.slots.get(view)
     if slot is None:
+        if len(entry.slots) > MAX_VIEWS:
+            # The oldest. Who has so many views renders now and then what was rendered before.
+            del entry.slots[next(iter(entry.slots))]
         slot = entry.slots[view] = _render(entry.answer, view, target)
     return slot
 

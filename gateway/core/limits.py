@@ -54,10 +54,6 @@ class Limits:
     in_flight: int | None = None
     resources: Mapping[str, Limits] = field(default_factory=dict)
 
-    @property
-    def is_unlimited(self) -> bool:
-        return self == UNLIMITED
-
 
 UNLIMITED = Limits()
 

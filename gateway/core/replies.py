@@ -136,7 +136,8 @@ def _cache_status(result: Delivered, now: float) -> str:
     status = entry.answer.status
     match result.how:
         case How.HIT:
-            return f"hit; ttl={math.floor(entry.fresh_until - now)}"
+            # It was fresh when it was looked at, be it by a microsecond.
+            return f"hit; ttl={max(0, math.floor(entry.fresh_until - now))}"
         case How.STALE:
             because = "" if result.instead_of is None else f"; detail={result.instead_of.slug}"
             return f"hit; ttl={min(-1, math.floor(entry.fresh_until - now))}{because}"

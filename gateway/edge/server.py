@@ -29,11 +29,24 @@ class CannotListen(Exception):
 
 
 class _Listener(uvicorn.Server):
-    """A uvicorn server that leaves signals to the process."""
+    """A uvicorn server that leaves signals to the process, and sleeps until it is told to end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def main_loop(self) -> None:
+        """What it does every tenth of a second, write a Date and count requests, is done elsewhere."""
+        await self._told.wait()
+
+    def end(self) -> None:
+        """Take no more connections, and end when those that are open have."""
+        self.should_exit = True
+        self._told.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +114,10 @@ async def listening(
         await _started(operators, watching)
         yield Running(public_socket.getsockname()[:2], private_socket.getsockname()[:2])
     finally:
-        clients.should_exit = True
+        clients.end()
         await drain()
         await serving
-        operators.should_exit = True
+        operators.end()
         await watching
 
 

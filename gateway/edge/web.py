@@ -106,9 +106,7 @@ class Web:
         origin = fields.get(b"origin")
         # Over a socket of the file system there is no address.
         socket_peer: str = (scope.get("client") or ("",))[0]
-        peer, visitor = peer_and_visitor(
-            socket_peer, fields.get(b"x-forwarded-for"), config.trusted_proxies
-        )
+        peer, visitor = peer_and_visitor(socket_peer, fields.get(b"x-forwarded-for"), config.trusted_proxies)
         return Request(
             request_id(fields, self._new_id()),
             scope["method"],

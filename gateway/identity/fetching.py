@@ -49,6 +49,7 @@ class Fetcher:
         self._deadline_s = deadline_s
         # Connecting and TLS have half the time each: a handshake that is cancelled leaves its socket open.
         self._timeout = {"connect": deadline_s / 2}
+        self._made: tuple[bytes | None, ssl.SSLContext] | None = None
 
     async def __call__(self, url: str) -> bytes:
         try:
@@ -72,12 +73,24 @@ class Fetcher:
                 await response.aclose()
 
     def _context(self) -> ssl.SSLContext:
-        if self._ca_file is None:
-            return httpx2.create_ssl_context(trust_env=False)
+        """Whom to trust, made anew when the file has changed: to read certificates takes a while."""
         try:
-            return ssl.create_default_context(cafile=self._ca_file)
-        except OSError:  # SSLError is one
+            trusted = None if self._ca_file is None else self._ca_file.read_bytes()
+            if self._made is None or self._made[0] != trusted:
+                self._made = trusted, _trusting(trusted)
+        except (OSError, ValueError):  # SSLError is an OSError
             raise Unfetched("ca_file: expected certificates in PEM, got none that can be read") from None
+        return self._made[1]
+
+
+def _trusting(certificates: bytes | None) -> ssl.SSLContext:
+    """A context that trusts these, or without any the system's."""
+    if certificates is None:
+        return httpx2.create_ssl_context(trust_env=False)
+    # What stands around the blocks is for people, in whatever they write.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=certificates.decode("ascii", "replace").replace("\ufffd", "?"))
+    return context
 
 
 def _bearer(path: Path) -> bytes:

@@ -82,14 +82,22 @@ class RemoteKeys:
     async def renew(self) -> None:
         """Look again, and wait for it, but not for long.
 
-        A fetch that is under way is joined. One is started once in `cooldown_s`; in between there is no wait.
+        A fetch that is under way is joined. One is started once in `cooldown_s`, also where the one that was
+        joined brought nothing new: it may have left before a key was published. In between there is no wait.
         """
+        began, before = self._now(), self._keys
+        if self._flights:
+            landed = await landing(self._join(), PATIENCE_S)
+            if landed is None or self._keys is not before:
+                return
+            # What has landed frees its place one step later.
+            await asyncio.sleep(0)
+        now = self._now()
         if not self._flights:
-            now = self._now()
             if now < self._cool_at:
                 return
             self._cool_at = now + self._cooldown_s
-        await landing(self._join(), PATIENCE_S)
+        await landing(self._join(), PATIENCE_S - (now - began))
 
     async def keep_fresh(self) -> None:
         """Fetch at once, and then again and again, for ever. Whoever cancels it ends a running fetch, too."""

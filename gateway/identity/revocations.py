@@ -269,18 +269,14 @@ class _Journal:
 
     def _mend(self, file: IO[bytes], content: bytes) -> bytes:
         """A crash while writing leaves a last line without its end, which nobody was told is there."""
-        torn = content.rpartition(b"\n")[2]
-        if not torn:
-            return content
-        try:
-            read_object(torn)
-        except ValueError:
+        whole = _without_torn_end(content)
+        if whole != content:
             self.notices.append(f"{self.path}: expected a whole last line, got a part of one; it was cut off")
-            content = content.removesuffix(torn)
-            file.truncate(len(content))
-            return content
-        file.write(b"\n")
-        return content + b"\n"
+            file.truncate(len(whole))
+        elif content and not content.endswith(b"\n"):
+            file.write(b"\n")
+            whole += b"\n"
+        return whole
 
     def append(self, line: bytes) -> None:
         """One more line, on the disk when this returns. Raises OSError; the line is not there then."""
@@ -337,6 +333,40 @@ def _sync(folder: Path) -> None:
 # Reading.
 
 
+def faults_in_file(path: Path) -> tuple[str, ...]:
+    """A sentence for each thing for which a start would refuse the operators' file."""
+    content = _read(path)
+    return content.faults if isinstance(content, RevocationsError) else _faults_in(content, path)
+
+
+def faults_in_journal(path: Path) -> tuple[str, ...]:
+    """The same of a journal, which stays as it is. There may be none yet, and a torn end is no fault."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        return (f"{path}: expected a file that can be read, got: {error.strerror}",)
+    return _faults_in(_without_torn_end(content), path)
+
+
+def _faults_in(content: bytes, path: Path) -> tuple[str, ...]:
+    try:
+        _parse(content, path)
+    except RevocationsError as error:
+        return error.faults
+    return ()
+
+
+def _without_torn_end(content: bytes) -> bytes:
+    last = content.rpartition(b"\n")[2]
+    try:
+        read_object(last)
+    except ValueError:
+        return content.removesuffix(last)
+    return content
+
+
 def _read(path: Path) -> bytes | RevocationsError:
     try:
         with path.open("rb") as file:
@@ -389,7 +419,7 @@ def _read_record(line: bytes) -> _Record:
     try:
         members = read_object(line)
     except ValueError as error:
-        raise RevocationsError([str(error)]) from None
+        raise RevocationsError([_unread(error)]) from None
     if faults := tuple(_faults(members)):
         raise RevocationsError(faults)
     kind = next(kind for kind in _KINDS if kind in members)
@@ -400,6 +430,17 @@ def _read_record(line: bytes) -> _Record:
         _note(members, "at"),
         _note(members, "note"),
     )
+
+
+def _unread(error: ValueError) -> str:
+    """Why a line is no record, in words like all others."""
+    match error:
+        case json.JSONDecodeError():
+            return f"expected one JSON object, got something else from character {error.pos + 1} on"
+        case UnicodeDecodeError():
+            return f"expected UTF-8, got something else from byte {error.start + 1} on"
+    told = str(error)
+    return told if told.startswith("expected ") else f"expected a JSON object without doubt, got: {told}"
 
 
 def _note(members: Mapping[str, object], name: str) -> str | None:

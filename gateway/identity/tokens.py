@@ -188,13 +188,13 @@ class Verifier:
                 Reason.TOO_MANY_BAD_TOKENS, because=Reason.TOO_MANY_BAD_TOKENS.slug, retry_after_s=wait_s
             )
         recalled = self._recall(name)
-        outcome = self._judge(recalled or self._remember(name, await self._find(authorization)))
+        outcome = self._judge(recalled or self._remember(name, await self._find(authorization, peer)))
         if isinstance(outcome, Claims):
             return outcome
         # What costs no verification is free, or a client that polls on with a token that has expired would
         # keep out all others of its peer. And keys that are not there are nothing the peer did.
-        if recalled is None and peer is not None and outcome is not Fault.KEYS_UNAVAILABLE:
-            self._failures.charge(peer)
+        if recalled is None and outcome not in {Fault.KEYS_UNAVAILABLE, Fault.UNKNOWN_KEY}:
+            self._charge(peer)
         return _refusal(outcome)
 
     def _wait_s(self, peer: str | None) -> float:
@@ -227,9 +227,17 @@ class Verifier:
             self._memory.pop(name, None)
         return found
 
-    async def _find(self, authorization: bytes) -> _Verified | Fault:
+    def _charge(self, peer: str | None) -> None:
+        if peer is not None:
+            self._failures.charge(peer)
+
+    async def _find(self, authorization: bytes, peer: str | None) -> _Verified | Fault:
         found = self._attempt(authorization)
         if isinstance(found, _NoKey):
+            if found.fault is Fault.UNKNOWN_KEY:
+                # Before the wait, or all that the peer sends meanwhile would be looked at. Where the wait was
+                # worth it, there are new keys, and they forgive.
+                self._charge(peer)
             await found.source.renew()
             if found.source.current is not found.keys:
                 found = self._attempt(authorization)
@@ -299,8 +307,9 @@ def _refusal(fault: Fault) -> Refusal:
 
 
 def _name(authorization: bytes) -> bytes:
-    # The memory holds hashes, since tokens are worth stealing.
-    return hashlib.sha256(authorization).digest()
+    """What a token is remembered by: a hash, since tokens are worth stealing, however Bearer is spelt."""
+    scheme, _, token = authorization.partition(b" ")
+    return hashlib.sha256(b"bearer " + token if scheme.lower() == b"bearer" else authorization).digest()
 
 
 def _by_name(issuers: Iterable[Issuer]) -> Mapping[str, Issuer]:

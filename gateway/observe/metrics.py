@@ -93,8 +93,12 @@ class Metrics(Collector):
         self.durations: defaultdict[tuple[str, str], Durations] = defaultdict(Durations)
         #: (resource, outcome, client) → requests to the upstream
         self.upstream_requests: Counter[tuple[str, str, str]] = Counter()
+        #: account → of those, how many were sent once more
+        self.repeats: Counter[str] = Counter()
         #: client → requests that were answered and caused none of those
         self.saved: Counter[str] = Counter()
+        #: (resource, failure) → stale answers that stood in for it
+        self.stood_in: Counter[tuple[str, str]] = Counter()
         #: (client, limit) → refusals
         self.limited: Counter[tuple[str, str]] = Counter()
         #: (client, rule, outcome) → decisions
@@ -135,6 +139,12 @@ class Metrics(Collector):
             ("client",),
             {(client,): count for client, count in self.saved.items()},
         )
+        yield _counters(
+            "stale_answers",
+            "Stale answers that stood in for a failure of the upstream, by that failure",
+            ("resource", "instead_of"),
+            self.stood_in,
+        )
 
     def _policies(self) -> Iterator[Metric]:
         yield _counters(
@@ -163,6 +173,12 @@ class Metrics(Collector):
             "Requests to the upstream, by how they ended and whose request caused them",
             ("resource", "outcome", "client"),
             self.upstream_requests,
+        )
+        yield _counters(
+            "upstream_repeats",
+            "Requests to the upstream that were sent once more, by account",
+            ("account",),
+            {(account,): count for account, count in self.repeats.items()},
         )
         yield _gauge("flights", "Fetches in progress", self.gauges.flights())
         budgets = self.gauges.budgets()

@@ -33,6 +33,8 @@ class Observer:
         resource = NOBODY if trip.target is None else trip.target.resource.name
         outcome = _outcome(trip)
         self._metrics.requests[client, resource, str(reply.status), outcome] += 1
+        if (instead_of := _instead_of(trip)) is not None:
+            self._metrics.stood_in[resource, instead_of] += 1
         self._metrics.durations[resource, _kind(trip)].observe(seconds)
         self._count(client, trip)
         self._use(client, trip, reply)
@@ -125,6 +127,12 @@ def _has_fetched(trip: Trip) -> bool:
     return isinstance(trip.result, Delivered) and trip.result.opened
 
 
+def _instead_of(trip: Trip) -> str | None:
+    """The failure that a stale answer stands in for; None also where it only came sooner."""
+    reason = trip.result.instead_of if isinstance(trip.result, Delivered) else None
+    return None if reason is None else reason.slug
+
+
 def _remarks(trip: Trip) -> dict[str, object]:
     """What only some requests have: fields that are left out where they would say nothing."""
     refusal = trip.result if isinstance(trip.result, Refusal) else None
@@ -136,6 +144,7 @@ def _remarks(trip: Trip) -> dict[str, object]:
             for shadow in trip.shadows
         ],
         "fetch": _has_fetched(trip),
+        "instead_of": _instead_of(trip),
     }
     return {name: said for name, said in remarks.items() if said}
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from cachetools import LRUCache, TLRUCache
 
+from gateway.core.answers import MAX_VIEWS
 from gateway.core.freshness import Contact, Entry
 from gateway.core.messages import Chat, Key
 
@@ -53,7 +54,7 @@ class MemoryStore:
 
     def _weight(self, entry: Entry) -> int:
         # The whole shares its body with the entry.
-        return ENTRY_OVERHEAD_BYTES + len(entry.answer.body) * (1 + self._views())
+        return ENTRY_OVERHEAD_BYTES + len(entry.answer.body) * (1 + min(self._views(), MAX_VIEWS))
 
     def generation(self, chat: Chat) -> int:
         return self._generations[_index(chat)]
