@@ -9,7 +9,8 @@ import pytest
 
 from gateway.core.replies import Reply
 from gateway.emulator import Fault
-from tests.simulation import Simulation, chat_path, name_of, simulate
+from tests.simulation import Simulation, chat_path, name_of
+from tests.virtual import simulate
 
 #: More than the road takes, flight included, where the upstream takes no time.
 STEPS = 30

@@ -24,8 +24,8 @@ from tests.simulation import (
     header,
     name_of,
     outcome,
-    virtual,
 )
+from tests.virtual import virtual
 
 #: Of the shipped rule for info.
 TTL_S, STALE_S = 1.0, 5.0

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.core.replies import Reply
 from gateway.emulator import Fault, Hang, Reset
-from tests.simulation import DEADLINE_S, Simulation, header, virtual
+from tests.simulation import DEADLINE_S, Simulation, header
+from tests.virtual import virtual
 
 CROWD = 1000
 

@@ -27,9 +27,8 @@ from tests.simulation import (
     header,
     nothing,
     outcome,
-    simulate,
-    virtual,
 )
+from tests.virtual import simulate, virtual
 
 #: The largest that the configuration takes, for chats that live.
 LARGEST_TTL_S = 8.0

@@ -10,7 +10,8 @@ from gateway.core.messages import Representation
 from gateway.demo.stage import ACCOUNT
 from gateway.emulator import EmulatorConfig, Fault, Hang
 from gateway.upstream.protection import Protection
-from tests.simulation import APP_KEY, Simulation, cache_rule, caching, chat_path, outcome, virtual
+from tests.simulation import APP_KEY, Simulation, cache_rule, caching, chat_path, outcome
+from tests.virtual import virtual
 
 
 @virtual
@@ -48,7 +49,7 @@ async def test_of_two_pauses_the_longer_counts() -> None:
 def test_one_hiccup_is_one_step_however_many_flights_it_ends() -> None:
     """What was asked before the hold is no probe, so its failure doubles nothing."""
     now = [100.0]
-    protection = Protection(lambda: now[0], 5.0)
+    protection = Protection(lambda: now[0], lambda: 5.0)
     key = ("/path", "v=1", Representation.JSON)
     reset = Failed(Reason.UPSTREAM_RESET)
     assert protection.failed(ACCOUNT, key, reset) == Failed(Reason.UPSTREAM_RESET, None, 0.25)

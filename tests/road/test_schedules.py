@@ -35,8 +35,8 @@ from tests.simulation import (
     header,
     nothing,
     outcome,
-    simulate,
 )
+from tests.virtual import simulate
 
 Seen = Mapping[str, object]
 STALE_S = 5.0
