@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import Gateway, configure, running
+from gateway.app import Gateway, running
+from gateway.configuration import configure
 from gateway.demo.stage import set_stage
 from gateway.edge.server import CannotListen, bind
 from gateway.emulator import EmulatorConfig
 from tests.support import APP_KEY, PUBLIC_URL, Wire, account_path, chat_path, message, until, world
+from tests.virtual import simulate
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +42,7 @@ def configured(folder: Path, listen: str, admin_listen: str) -> Gateway:
         upstream="http://127.0.0.1:1",
         app_key=APP_KEY,
     )
-    return Gateway(configure(stage.config, {}))
+    return Gateway(configure(stage.config, {}), stage.config, {})
 
 
 @pytest.mark.parametrize("taken_is_public", [True, False])
@@ -109,7 +111,7 @@ async def test_the_private_listener_sends_nobody_elsewhere(tmp_path: Path) -> No
         assert (response.status, response.header("location")) == (404, None)
 
 
-async def test_a_look_at_the_files_that_fails_is_not_the_last(
+def test_a_look_at_the_files_that_fails_is_not_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = configured(tmp_path, "127.0.0.1:0", "127.0.0.1:0")
@@ -120,7 +122,7 @@ async def test_a_look_at_the_files_that_fails_is_not_the_last(
         looks += 1
         raise KeyError if looks < 4 else asyncio.CancelledError
 
-    monkeypatch.setattr(gateway, "read_keys_again", look)
+    monkeypatch.setattr(gateway, "look_again", look)
     with pytest.raises(asyncio.CancelledError):
-        await gateway.keep_reading(every_s=0)
+        simulate(gateway.keep_looking())
     assert gateway.metrics.crashes == 3

@@ -16,41 +16,57 @@ pytestmark = pytest.mark.anyio
 OTHER = "b7e151628aed2a6abf7158809cf4f3c7"
 
 
-def two(folder: Path) -> AppKeys:
-    (folder / "one").write_text("key-one\n")
-    (folder / "two").write_text("key-two\n")
-    return AppKeys((folder / "one", folder / "two"))
+def keys_of(folder: Path, *texts: str) -> AppKeys:
+    """The keys of an account whose files have these texts."""
+    files = [folder / str(number) for number in range(len(texts))]
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    return AppKeys(tuple(files))
+
+
+def named(keys: AppKeys) -> list[str]:
+    """The keys in order."""
+    return [key.authorization().decode().partition("=")[2] for key in keys.in_order()]
 
 
 def test_the_key_that_worked_last_comes_first(tmp_path: Path) -> None:
-    keys = two(tmp_path)
-    assert keys.in_order() == (AppKey("key-one"), AppKey("key-two"))
-    keys.prefer(AppKey("key-two"))
-    assert keys.in_order() == (AppKey("key-two"), AppKey("key-one"))
-    assert keys.refresh() is None
-    assert keys.in_order()[0] == AppKey("key-two")
+    keys = keys_of(tmp_path, "one\n", "two\n")
+    assert named(keys) == ["one", "two"]
+    keys.prefer(AppKey("two"))
+    assert named(keys) == ["two", "one"]
     keys.prefer(AppKey("a stranger"))
-    assert keys.in_order() == (AppKey("key-two"), AppKey("key-one"))
+    assert named(keys) == ["two", "one"]
 
 
-def test_a_changed_file_takes_effect_and_an_unfit_one_does_not(tmp_path: Path) -> None:
-    keys = two(tmp_path)
-    (tmp_path / "one").write_text("key-three")
-    assert keys.refresh() == (AppKey("key-three"), AppKey("key-two"))
-    assert keys.in_order() == (AppKey("key-three"), AppKey("key-two"))
-    for unfit in ("", "two words", " padded", "two\n\n", "x" * 257, "ü"):
-        (tmp_path / "one").write_text(unfit)
-        fault = keys.refresh()
-        # Told once, and without what is in the file.
-        assert isinstance(fault, ValueError)
-        assert str(tmp_path / "one") in str(fault)
-        assert unfit == "" or unfit not in str(fault)
-        assert keys.refresh() is None
-        (tmp_path / "one").write_text("key-three")
-        assert keys.refresh() is None
-    (tmp_path / "one").unlink()
-    assert isinstance(keys.refresh(), ValueError)
-    assert keys.in_order()[0] == AppKey("key-three")
+def test_what_worked_last_stays_first_where_the_files_say_the_same(tmp_path: Path) -> None:
+    keys = keys_of(tmp_path, "one\n", "two\n")
+    keys.prefer(AppKey("two"))
+    assert not keys.adopt(keys_of(tmp_path, "one", "two\r\n"))
+    assert named(keys) == ["two", "one"]
+
+
+@pytest.mark.parametrize("texts", [("two", "one"), ("three", "two"), ("one", "three"), ("one",), ("two",)])
+def test_files_that_say_something_else_decide_the_order(tmp_path: Path, texts: tuple[str, ...]) -> None:
+    keys = keys_of(tmp_path, "one", "two")
+    if texts == ("one", "three"):
+        keys.prefer(AppKey("two"))
+    assert keys.adopt(keys_of(tmp_path, *texts))
+    assert named(keys) == list(texts)
+    # What was read is remembered as what the files say.
+    assert not keys.adopt(keys_of(tmp_path, *texts))
+
+
+@pytest.mark.parametrize("unfit", ["", "two words", " padded", "two\n\n", "x" * 257, "ü"])
+def test_a_file_without_a_key_is_refused_and_not_quoted(tmp_path: Path, unfit: str) -> None:
+    with pytest.raises(ValueError, match="expected one line with a key, got something else") as refused:
+        keys_of(tmp_path, unfit)
+    assert str(tmp_path / "0") in str(refused.value)
+    assert unfit == "" or unfit not in str(refused.value)
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="gone: expected a readable file, got: No such file or directory"):
+        AppKeys((tmp_path / "gone",))
 
 
 @pytest.mark.parametrize(
@@ -81,9 +97,9 @@ async def test_a_rotated_key_is_used_without_a_restart(tmp_path: Path) -> None:
         it.emulator.app_keys = (OTHER,)
         assert (await it.get(account_path())).problem == "key-refused"
         (it.stage.config.parent / "app-key").write_text(OTHER)
-        await it.gateway.read_keys_again()
+        await it.gateway.look_again()
         assert (await it.get(account_path())).status == 200
-        assert '"event": "appKey changed"' in it.log.getvalue()
+        assert '"event": "configuration changed"' in it.log.getvalue()
 
 
 async def test_a_read_tries_the_other_key_once_and_it_is_remembered(tmp_path: Path) -> None:

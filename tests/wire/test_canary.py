@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.app import Misconfigured
+from gateway.configuration import Misconfigured
 from gateway.emulator import Fault, Reset, Truncate
 from gateway.upstream.accounts import Account
 from gateway.upstream.keys import AppKey, AppKeys
@@ -73,7 +73,7 @@ async def test_what_the_upstream_gives_away_stays_here(here: World, name: str, a
 async def test_no_value_shows_it(here: World) -> None:
     await here.get(chat_path(here.chat(), "/info"))
     gateway = here.gateway
-    accounts = gateway.exchange._upstream._accounts  # type: ignore[attr-defined]
+    accounts = gateway._state.upstream._accounts  # type: ignore[attr-defined]
     values = [gateway, gateway.settings, gateway.exchange, accounts, *vars(gateway).values()]
     values += [*vars(gateway.exchange).values(), *vars(accounts).values(), here.addresses, here.stage]
     keys = accounts.keys("123")

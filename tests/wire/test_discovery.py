@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import Misconfigured, configure
+from gateway.configuration import Misconfigured, configure
 from gateway.demo.stage import ACCOUNT, set_stage
 from gateway.emulator import Emulator, EmulatorConfig, EmulatorServer, Fault, Hang, serve
 from gateway.upstream.accounts import Account, Accounts, Discovery

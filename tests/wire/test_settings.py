@@ -1,23 +1,31 @@
-"""Each setting, changed: what a client of the running gateway sees of it.
+"""Each setting, changed: what is seen of it, and that what can change while the gateway runs does so.
 
-Those that are not here are seen changing where their matter is tested.
+Those that are not here are seen changing where their matter is tested; `NAMED` says where.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
-from gateway.app import Gateway, configure, running
-from gateway.demo.stage import AUDIENCE, ISSUER, set_stage
-from gateway.emulator import EmulatorConfig, Fault
+from gateway.app import Gateway, running
+from gateway.config.settings import AT_START, Settings
+from gateway.configuration import configure
+from gateway.demo.stage import ACCOUNT, AUDIENCE, ISSUER, set_stage
+from gateway.emulator import Emulator, EmulatorConfig, Fault, serve
 from gateway.identity.development import kid_of, mint, new_key
 from gateway.observe.logs import logger
+from tests.identity_provider import CA_FILE, DISCOVERY, provider
+from tests.reloading import changeable, operator, say
 from tests.support import (
     APP_KEY,
     FRESH_S,
@@ -36,7 +44,8 @@ from tests.support import (
 
 pytestmark = pytest.mark.anyio
 
-LINK_HOST = "chat.elsewhere.example"
+#: Where the emulator's links lead, as the vendor's do.
+VENDOR = EmulatorConfig().link_base
 
 
 async def of_a_pause(it: World) -> object:
@@ -76,37 +85,206 @@ def is_hit(response: Response) -> bool:
     return "; hit" in (response.header("cache-status") or "")
 
 
-#: setting → another value, what to look at, what is seen with the default and with that value.
-SEEN: Mapping[str, tuple[str, Callable[[World], Awaitable[object]], object, object]] = {
-    "upstream.max_pause_ms": ("1000", of_a_pause, "4", "1"),
-    "cache.max_bytes": ("1048576", of_a_long_answer, True, False),
-    "max_body_bytes": ("1024", of_a_long_body, 201, 413),
+async def of_a_resource(it: World) -> object:
+    """Whether there is an exit survey."""
+    return (await it.get(chat_path(it.chat(), "/exitSurvey"))).problem
+
+
+async def of_the_next_key(it: World) -> object:
+    """What a read gets when the upstream takes another key only."""
+    it.emulator.app_keys = (NEXT,)
+    return (await it.get(account_path())).problem
+
+
+async def of_another_token(it: World) -> object:
+    """What the private listener says to somebody with another token."""
+    return (await operator(it, "GET", "/usage", OTHER_TOKEN)).status
+
+
+async def of_metrics(it: World) -> object:
+    """Whether anybody may read the metrics."""
+    return (await it.admin("/metrics")).status
+
+
+async def of_a_name(it: World) -> object:
+    """What the private listener says when it is called by a name."""
+    return (await operator(it, "GET", "/usage")).status
+
+
+async def of_bad_tokens(it: World) -> object:
+    """How many bad tokens are looked at before a peer has to wait, and for how long."""
+    async with it.wire() as wire:
+        for count in range(100):
+            response = await wire.ask("GET", account_path(), {"authorization": f"Bearer a.b.{count}"})
+            if response.status == 429:
+                return count, response.header("retry-after")
+    return None
+
+
+async def of_a_visitor(it: World) -> object:
+    """Which of two hops the vendor hears of as the visitor."""
+    fields = {"content-type": "application/json", "x-forwarded-for": "203.0.113.8, 203.0.113.9"}
+    await it.ask("POST", account_path("/chat/request"), fields, b'{"request": {}}')
+    return json.loads(it.emulator.recorded[-1].partition(b"\r\n\r\n")[2])["request"]["visitorIp"]
+
+
+async def of_an_origin(it: World) -> object:
+    """What a page of the site is told."""
+    return (await it.get(account_path(), origin=SITE)).header("access-control-allow-origin")
+
+
+async def of_a_preflight(it: World) -> object:
+    """For how long a browser may remember a preflight."""
+    fields = {"origin": SITE, "access-control-request-method": "GET"}
+    return (await it.ask("OPTIONS", account_path(), fields, subject=None)).header("access-control-max-age")
+
+
+def of_the_pace(name: str) -> Callable[[World], Awaitable[object]]:
+    """What the budget of the account is measured by; what comes of it, its own tests see."""
+
+    async def look(it: World) -> object:
+        return getattr(it.gateway._pace(ACCOUNT), name)
+
+    return look
+
+
+SITE = "https://site.example"
+NEXT = "n3xt/99b1+27d4e6a0c583f1aa=~"
+OTHER_TOKEN = "another-token-of-theirs"
+ADMIN = {"token_file": "admin-token", "hosts": ["gateway.test"]}
+#: Stands in for the emulator's address where nobody knows it yet.
+UPSTREAM = "(the emulator)"
+CORS = {"origins": [SITE], "max_age_s": 600}
+
+
+def account(**said: object) -> dict[str, object]:
+    """`accounts` as the stage has it, and this."""
+    return {ACCOUNT: {"upstream": UPSTREAM, "app_key_file": "app-key", **said}}
+
+
+Seen = tuple[dict[str, object], Callable[[World], Awaitable[object]], object, object]
+
+#: A budget's setting → as the budget knows it, what it is then, what is written, and what it is with that.
+PACES = {
+    "per_second": ("per_s", 200, 7, 7),
+    "burst": ("burst", 50, 7, 7),
+    "in_flight": ("in_flight", 100, 7, 7),
+    "queue": ("queue", 1000, 7, 7),
+    "wait_ms": ("wait_s", 1.0, 700, 0.7),
+    "reserve_percent": ("reserve", 0.2, 70, 0.7),
+}
+
+#: setting → what is written for it, what to look at, what is seen without and with it.
+LIVE: Mapping[str, Seen] = {
+    "admin.token_file": ({"admin": {**ADMIN, "token_file": "other-token"}}, of_another_token, 401, 200),
+    "admin.open_metrics": ({"admin": {**ADMIN, "open_metrics": False}}, of_metrics, 200, 401),
+    "admin.hosts": ({"admin": {**ADMIN, "hosts": []}}, of_a_name, 200, 421),
+    "public_url": (
+        {"public_url": "https://moved.example/a"},
+        of_links,
+        {PUBLIC_URL},
+        {"https://moved.example/a"},
+    ),
+    "policies": ({"policies": "elsewhere"}, of_a_resource, None, "unknown-resource"),
+    "accounts.<id>.app_key_file": (
+        {"accounts": account(app_key_file="next-key")},
+        of_the_next_key,
+        "key-refused",
+        None,
+    ),
+    "accounts.<id>.next_app_key_file": (
+        {"accounts": account(next_app_key_file="next-key")},
+        of_the_next_key,
+        "key-refused",
+        None,
+    ),
+    "failed_tokens.per_minute": (
+        {"failed_tokens": {"per_minute": 1}},
+        of_bad_tokens,
+        (60, "1"),
+        (60, "60"),
+    ),
+    "failed_tokens.burst": ({"failed_tokens": {"burst": 2}}, of_bad_tokens, (60, "1"), (2, "1")),
+    "trusted_proxies": (
+        {"trusted_proxies": ["127.0.0.0/8"]},
+        of_a_visitor,
+        "203.0.113.9",
+        "203.0.113.8",
+    ),
+    "link_hosts": ({"link_hosts": []}, of_links, {PUBLIC_URL}, {VENDOR}),
+    "upstream.max_pause_ms": ({"upstream": {"max_pause_ms": 1000}}, of_a_pause, "4", "1"),
+    "max_body_bytes": ({"max_body_bytes": 1024}, of_a_long_body, 201, 413),
     "default_representation": (
-        "xml",
+        {"default_representation": "xml"},
         of_no_accept,
         ["application/json", "application/problem+json"],
         ["application/xml", "application/problem+xml"],
     ),
-    "link_hosts": (f'["{LINK_HOST}"]', of_links, {f"https://{LINK_HOST}"}, {PUBLIC_URL}),
+    "cors.origins": ({"cors": CORS}, of_an_origin, None, SITE),
+    "cors.max_age_s": ({"cors": {**CORS, "max_age_s": 7}}, of_a_preflight, None, "7"),
+    **{
+        f"budget.{name}": ({"budget": {name: said}}, of_the_pace(known_as), usual, then)
+        for name, (known_as, usual, said, then) in PACES.items()
+    },
+    **{
+        f"accounts.<id>.budget.{name}": (
+            {"accounts": account(budget={name: said})},
+            of_the_pace(known_as),
+            usual,
+            then,
+        )
+        for name, (known_as, usual, said, then) in PACES.items()
+    },
+}
+#: Likewise, for what takes a restart.
+AT_THE_START: Mapping[str, Seen] = {
+    "cache.max_bytes": ({"cache": {"max_bytes": 1_048_576}}, of_a_long_answer, True, False),
 }
 
 
-@pytest.mark.parametrize("setting", SEEN)
-async def test_a_change_is_seen(tmp_path: Path, setting: str) -> None:
-    value, look, usual, changed = SEEN[setting]
-    config = EmulatorConfig(app_key=APP_KEY, link_base=f"https://{LINK_HOST}")
-    environ = {setting.upper().replace(".", "__"): value}
-    for name, given, expected in (("usual", {}, usual), ("changed", environ, changed)):
-        folder = tmp_path / name
-        folder.mkdir()
-        async with world(folder, emulator=config, environ=given) as it:
-            assert await look(it) == expected
+@contextlib.asynccontextmanager
+async def a_world(folder: Path, when: str, said: Mapping[str, object]) -> AsyncIterator[World]:
+    """A world in which this is said never, from the start, or while it runs."""
+    (folder / "next-key").write_text(NEXT)
+    (folder / "other-token").write_text(OTHER_TOKEN)
+    if "policies" in said:
+        policies_with(folder / "elsewhere", "/exitSurvey", "/farewell")
+    config = EmulatorConfig(app_key=APP_KEY, record=1)
+    first = said if when == "from the start" else {}
+    async with changeable(folder, emulator=config, **{"admin": ADMIN, **first}) as it:
+        if when == "while it runs":
+            say(it, **json.loads(json.dumps(said).replace(UPSTREAM, it.server.url)))
+            await it.gateway.look_again()
+        yield it
 
 
-@pytest.mark.parametrize(("stale_after_ms", "waits"), [("100", False), ("4000", True)])
-async def test_stale_after_ms(tmp_path: Path, stale_after_ms: str, waits: bool) -> None:
-    environ = short_lived(tmp_path) | {"UPSTREAM__STALE_AFTER_MS": stale_after_ms}
-    async with world(tmp_path, environ=environ) as it:
+@pytest.mark.parametrize(
+    ("setting", "when"),
+    [
+        *((name, when) for name in LIVE for when in ("never", "while it runs")),
+        *((name, when) for name in AT_THE_START for when in ("never", "from the start", "while it runs")),
+    ],
+)
+async def test_a_change_is_seen(tmp_path: Path, setting: str, when: str) -> None:
+    said, look, usual, changed = {**LIVE, **AT_THE_START}[setting]
+    takes_effect = when == "from the start" or (when == "while it runs" and setting in LIVE)
+    async with a_world(tmp_path, when, said) as it:
+        assert await look(it) == (changed if takes_effect else usual)
+
+
+WHEN = pytest.mark.parametrize("when", ["from the start", "while it runs"])
+
+
+@WHEN
+@pytest.mark.parametrize(("stale_after_ms", "waits"), [(100, False), (4000, True)])
+async def test_stale_after_ms(tmp_path: Path, stale_after_ms: int, waits: bool, when: str) -> None:
+    environ = short_lived(tmp_path)
+    if when == "from the start":
+        environ["UPSTREAM__STALE_AFTER_MS"] = str(stale_after_ms)
+    async with changeable(tmp_path, environ=environ) as it:
+        if when == "while it runs":
+            say(it, upstream={"stale_after_ms": stale_after_ms})
+            await it.gateway.look_again()
         target = chat_path(it.chat(), "/info")
         await it.get(target)
         await asyncio.sleep(FRESH_S)
@@ -115,20 +293,27 @@ async def test_stale_after_ms(tmp_path: Path, stale_after_ms: str, waits: bool) 
 
 
 async def test_reload_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seventh second comes when the test says so; nobody but this setting waits for it."""
-    sleep, seconds_over = asyncio.sleep, asyncio.Queue[None]()
+    """These seconds are over when the test says so; nobody but this setting waits for them."""
+    sleep = asyncio.sleep
+    over: dict[float, asyncio.Queue[None]] = {seconds: asyncio.Queue() for seconds in (7, 8)}
 
     async def sleep_by_hand(seconds: float) -> None:
-        await (seconds_over.get() if seconds == 7 else sleep(seconds))
+        await (over[seconds].get() if seconds in over else sleep(seconds))
 
     monkeypatch.setattr(asyncio, "sleep", sleep_by_hand)
-    async with world(tmp_path, environ={"RELOAD_S": "7"}) as it:
+    async with world(tmp_path, reload_s=7) as it:
         (tmp_path / "jwks.json").write_bytes(new_key("ES256")[1])
+        say(it, reload_s=8)
         assert (await it.get(account_path())).status == 200
-        seconds_over.put_nowait(None)
-        await until(seconds_over.empty)
-        await until(lambda: "keys changed" in it.log.getvalue())
+        over[7].put_nowait(None)
+        await until(lambda: "configuration changed" in it.log.getvalue())
         assert (await it.get(account_path())).problem == "token-invalid"
+        # And from then on the new pause counts.
+        (tmp_path / "jwks.json").write_text("{}")
+        over[7].put_nowait(None)
+        over[8].put_nowait(None)
+        await until(lambda: "configuration refused" in it.log.getvalue())
+        assert (over[7].qsize(), over[8].qsize()) == (1, 0)
 
 
 @pytest.mark.parametrize(("level", "events"), [("info", ["request"]), ("warning", [])])
@@ -145,18 +330,13 @@ async def test_log_level(
         upstream="http://127.0.0.1:1",
         app_key=APP_KEY,
     )
-    gateway = Gateway(configure(stage.config, {"CHAT_GATEWAY_LOG_LEVEL": level}))
+    environ = {"CHAT_GATEWAY_LOG_LEVEL": level}
+    gateway = Gateway(configure(stage.config, environ), stage.config, environ)
     async with running(gateway) as addresses:
         wire = Wire(*await asyncio.open_connection(*addresses.public), [])
         assert (await wire.ask("GET", account_path())).status == 401
         await wire.close()
     assert [json.loads(line)["event"] for line in log.getvalue().splitlines()] == events
-
-
-async def test_policies(tmp_path: Path) -> None:
-    elsewhere = policies_with(tmp_path / "elsewhere", "/exitSurvey", "/farewell")
-    async with world(tmp_path, environ={"POLICIES": elsewhere}) as it:
-        assert (await it.get(chat_path(it.chat(), "/exitSurvey"))).problem == "unknown-resource"
 
 
 # -- issuers -------------------------------------------------------------------------------------------
@@ -178,49 +358,213 @@ def issuer(**said: object) -> list[dict[str, object]]:
     return [{name: value for name, value in (usual | said).items() if value is not None}]
 
 
-async def test_issuer(tmp_path: Path) -> None:
+@contextlib.asynccontextmanager
+async def with_issuers(
+    folder: Path, when: str, rows: list[dict[str, object]], policies: str | None = None
+) -> AsyncIterator[World]:
+    """A world with these issuers from the start, or from now on."""
+    said = {"issuers": rows, **({} if policies is None else {"policies": policies})}
+    async with changeable(folder, **(said if when == "from the start" else {})) as it:
+        if when == "while it runs":
+            # What was good until now has to be looked at again.
+            assert (await ask_as(it, it.stage.private_key)).status == 200
+            say(it, **said)
+            await it.gateway.look_again()
+        yield it
+
+
+@WHEN
+async def test_issuer(tmp_path: Path, when: str) -> None:
     of_other = policies_with(tmp_path / "of-other", ISSUER, OTHER)
-    async with world(tmp_path, environ={"POLICIES": of_other}, issuers=issuer(issuer=OTHER)) as it:
+    async with with_issuers(tmp_path, when, issuer(issuer=OTHER), of_other) as it:
         assert (await ask_as(it, it.stage.private_key, iss=OTHER)).status == 200
         assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
 
 
-async def test_audience(tmp_path: Path) -> None:
-    async with world(tmp_path, issuers=issuer(audience="another")) as it:
+@WHEN
+async def test_audience(tmp_path: Path, when: str) -> None:
+    async with with_issuers(tmp_path, when, issuer(audience="another")) as it:
         assert (await ask_as(it, it.stage.private_key, aud="another")).status == 200
         assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
 
 
-async def test_algorithms(tmp_path: Path) -> None:
+@WHEN
+async def test_algorithms(tmp_path: Path, when: str) -> None:
     """A bare RSA key fits six algorithms; the issuer has one of them."""
     private, jwks = new_key("PS256")
     [members] = json.loads(jwks)["keys"]
     (tmp_path / "rsa.json").write_text(json.dumps({"keys": [{n: members[n] for n in ("kty", "n", "e")}]}))
-    async with world(tmp_path, issuers=issuer(algorithms=["PS256"], jwks="rsa.json")) as it:
+    async with with_issuers(tmp_path, when, issuer(algorithms=["PS256"], jwks="rsa.json")) as it:
         assert (await ask_as(it, private, "PS256")).status == 200
         assert (await ask_as(it, private, "RS256")).problem == "token-invalid"
 
 
-async def test_jwks(tmp_path: Path) -> None:
+@WHEN
+async def test_jwks(tmp_path: Path, when: str) -> None:
     private, jwks = new_key("ES256")
     (tmp_path / "other.json").write_bytes(jwks)
-    async with world(tmp_path, issuers=issuer(jwks="other.json")) as it:
+    async with with_issuers(tmp_path, when, issuer(jwks="other.json")) as it:
         assert (await ask_as(it, private)).status == 200
         assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
 
 
-async def test_secret_file(tmp_path: Path) -> None:
+@WHEN
+async def test_secret_file(tmp_path: Path, when: str) -> None:
     secret = b"a secret of thirty-two bytes, or more"
     (tmp_path / "secret").write_bytes(secret)
     shared = issuer(algorithms=["HS256"], jwks=None, secret_file="secret")
-    async with world(tmp_path, issuers=shared) as it:
+    async with with_issuers(tmp_path, when, shared) as it:
         assert (await ask_as(it, secret, "HS256")).status == 200
         assert (await ask_as(it, secret[::-1], "HS256")).problem == "token-invalid"
         assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
+        # And so is a change of the secret itself.
+        (tmp_path / "secret").write_bytes(secret[::-1])
+        await it.gateway.look_again()
+        assert (await ask_as(it, secret[::-1], "HS256")).status == 200
+        assert (await ask_as(it, secret, "HS256")).problem == "token-invalid"
 
 
+@WHEN
 @pytest.mark.parametrize(("leeway_s", "problem"), [(0, "token-expired"), (60, None)])
-async def test_leeway_s(tmp_path: Path, leeway_s: int, problem: str | None) -> None:
-    async with world(tmp_path, issuers=issuer(leeway_s=leeway_s)) as it:
+async def test_leeway_s(tmp_path: Path, leeway_s: int, problem: str | None, when: str) -> None:
+    async with with_issuers(tmp_path, when, issuer(leeway_s=leeway_s)) as it:
         expired = int(it.stage.wall()) - 20
         assert (await ask_as(it, it.stage.private_key, exp=expired)).problem == problem
+
+
+@WHEN
+async def test_token_type(tmp_path: Path, when: str) -> None:
+    async with with_issuers(tmp_path, when, issuer(token_type="at+jwt")) as it:
+        assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
+
+
+@WHEN
+async def test_client_claim(tmp_path: Path, when: str) -> None:
+    async with with_issuers(tmp_path, when, issuer(client_claim="azp")) as it:
+        assert (await ask_as(it, it.stage.private_key, azp="bff")).status == 200
+        assert (await ask_as(it, it.stage.private_key, azp="partner")).problem == "no-client"
+        assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
+
+
+@WHEN
+@pytest.mark.parametrize("how", ["jwks_url", "oidc_discovery"])
+async def test_keys_that_are_fetched(tmp_path: Path, how: str, when: str) -> None:
+    """By whom, with what, and how often; what comes of that is tested where keys are fetched."""
+    async with provider(tmp_path / "tls") as theirs:
+        theirs.wants = "the-fetchers-token"
+        (tmp_path / "bearer").write_text(theirs.wants)
+        of_theirs = policies_with(tmp_path / "of-theirs", ISSUER, theirs.issuer)
+        rows = issuer(
+            issuer=theirs.issuer,
+            jwks=None,
+            **{how: theirs.jwks_url if how == "jwks_url" else True},
+            ca_file=f"tls/{CA_FILE}",
+            bearer_token_file="bearer",
+            refresh_s=70,
+            cooldown_s=7,
+            max_stale_s=700,
+        )
+        async with with_issuers(tmp_path, when, rows, of_theirs) as it:
+            token = theirs.token()
+            it.tokens.add(token)
+            asked = {"authorization": f"Bearer {token}"}
+            assert (await it.ask("GET", account_path(), asked, subject=None)).status == 200
+            assert theirs.asked[DISCOVERY] == (how == "oidc_discovery")
+            [keys] = it.gateway._key_sources.remotes.values()
+            assert (keys._refresh_s, keys._cooldown_s, keys._max_stale_s) == (70, 7, 700)
+
+
+# -- accounts that are looked up -----------------------------------------------------------------------
+
+
+async def test_discover(tmp_path: Path) -> None:
+    """`discover`, `discovery.url` and `discovery.allowed_domains`, each changed while it runs."""
+    async with contextlib.AsyncExitStack() as stack:
+        it = await stack.enter_async_context(changeable(tmp_path))
+        services = []
+        for _ in range(2):
+            service = await serve(Emulator(EmulatorConfig(app_key=APP_KEY), now=it.stage.wall))
+            stack.push_async_callback(service.close)
+            host = f"127.0.0.1:{it.server.port}"
+            body = json.dumps({"service": "conversationVep", "account": ACCOUNT, "baseURI": host}).encode()
+            service.emulator.fail(Fault(resource="discovery", times=None, body=body))
+            services.append(service)
+        first, second = services
+        steps = (
+            (first, "127.0.0.1", None, (1, 0)),
+            (second, "127.0.0.1", None, (1, 1)),
+            (second, "*.example.net", "upstream-unreachable", (1, 2)),
+        )
+        for service, domain, problem, lookups in steps:
+            say(
+                it,
+                accounts={ACCOUNT: {"discover": True, "app_key_file": "app-key"}},
+                discovery={"url": service.url, "allowed_domains": [domain]},
+            )
+            await it.gateway.look_again()
+            assert (await it.get(account_path())).problem == problem
+            assert tuple(one.emulator.counts().total(resource="discovery") for one in services) == lookups
+
+
+# -- all of them -----------------------------------------------------------------------------------------
+
+#: Settings whose change is seen by a test with a name of its own: here, or in the file that is named.
+NAMED: Mapping[str, str] = {
+    "listen": "tests/edge/test_server.py",
+    "admin_listen": "tests/edge/test_server.py",
+    "accounts.<id>.upstream": "tests/wire/test_reload.py",
+    "accounts.<id>.discover": "tests/wire/test_settings.py",
+    "accounts.<id>.allow_plain_http": "tests/wire/test_discovery.py",
+    **{
+        f"issuers[].{name}": "tests/wire/test_settings.py"
+        for name in (
+            *("issuer", "audience", "algorithms", "jwks", "jwks_url", "oidc_discovery", "secret_file"),
+            *("ca_file", "bearer_token_file", "refresh_s", "cooldown_s", "max_stale_s"),
+            *("token_type", "client_claim", "leeway_s"),
+        )
+    },
+    "revocations.file": "tests/wire/test_reload.py",
+    "revocations.journal": "tests/identity/test_revocations.py",
+    "discovery.url": "tests/wire/test_settings.py",
+    "discovery.allowed_domains": "tests/wire/test_settings.py",
+    "upstream.deadline_ms": "tests/wire/test_sick_upstream.py",
+    "upstream.stale_after_ms": "tests/wire/test_settings.py",
+    "upstream.max_connections": "tests/shows/cancel.py",
+    "upstream.max_answer_bytes": "tests/wire/test_sick_upstream.py",
+    "reload_s": "tests/wire/test_settings.py",
+    "drain_s": "tests/edge/test_server.py",
+    "log_level": "tests/wire/test_settings.py",
+}
+
+
+def settings_of(model: type[BaseModel], before: str = "") -> Iterator[str]:
+    """The name of each setting, as docs/configuration.md has it."""
+    for name, said in model.model_fields.items():
+        inner = _model_in(said.annotation)
+        if inner is None:
+            yield before + name
+        else:
+            around = {"accounts": ".<id>", "issuers": "[]"}.get(name, "")
+            yield from settings_of(inner, f"{before}{name}{around}.")
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+
+
+def test_every_setting_is_seen_to_change() -> None:
+    assert sorted([*LIVE, *AT_THE_START, *NAMED]) == sorted(settings_of(Settings))
+    root = Path(__file__).parents[2]
+    for setting, file in NAMED.items():
+        name = setting.rpartition(".")[2]
+        assert re.search(rf"\b{name}\b|{name.upper()}", (root / file).read_text()), setting
+
+
+def test_what_changes_while_it_runs_is_what_the_settings_say() -> None:
+    def is_at_start(name: str) -> bool:
+        return any(name == start or name.startswith(f"{start}.") for start in AT_START)
+
+    assert not [name for name in LIVE if is_at_start(name)]
+    assert all(map(is_at_start, AT_THE_START))
