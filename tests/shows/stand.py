@@ -22,11 +22,14 @@ APP_KEY = "e0000000000000000000000000000001"
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """Where gateway and emulator listen; `token` makes another token each time it is called."""
+    """Where gateway and emulator listen; `token` makes another token each time it is called.
+
+    It may be told for which client; for bff, if it is not.
+    """
 
     gateway: int
     emulator: int
-    token: Callable[[], str]
+    token: Callable[..., str]
 
     async def control(self, method: str, path: str, said: object = None) -> Any:
         """Use one of the emulator's handles (see gateway/emulator/control.py)."""
@@ -57,8 +60,11 @@ def info_path(chat: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def two_processes() -> AsyncIterator[Stand]:
-    """Emulator (`UPSTREAM_S` slow) and gateway as they are shipped, each in its process."""
+async def two_processes(**settings: object) -> AsyncIterator[Stand]:
+    """Emulator (`UPSTREAM_S` slow) and gateway as they are shipped, each in its process.
+
+    `settings` go into `gateway.yaml` as they are.
+    """
     public, private, upstream = free_ports(3)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as children:
         folder = Path(name)
@@ -70,6 +76,7 @@ async def two_processes() -> AsyncIterator[Stand]:
             upstream=f"http://{HOST}:{upstream}",
             app_key=APP_KEY,
             algorithm="RS256",  # what most issuers sign with
+            **settings,
         )
         emulating = f"emulator --port {upstream} --latency-ms {UPSTREAM_S * 1000:.0f} --no-agents"
         key = ("--app-key-file", str(folder / "app-key"))
@@ -80,7 +87,11 @@ async def two_processes() -> AsyncIterator[Stand]:
         await emulator.listening(upstream)
         await gateway.listening(public)
         numbers = iter(range(10**9))
-        yield Stand(public, upstream, lambda: stage.token(jti=str(next(numbers))))
+
+        def token(subject: str = "bff") -> str:
+            return stage.token(subject, jti=str(next(numbers)))
+
+        yield Stand(public, upstream, token)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
