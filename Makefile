@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/chat-gateway demo $(ARGS)
 
+# Most tests wait for sockets more than they work: four at once, each file in one process.
 test: $(READY)
-	$(BIN)/python -W error -m pytest $(ARGS)
+	$(BIN)/python -W error -m pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check gateway tests

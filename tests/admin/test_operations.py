@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import shutil
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from gateway.config.settings import Settings
 from gateway.configuration import configure
 from gateway.demo.stage import ACCOUNT, ISSUER, set_stage
 from gateway.identity.revocations import Revocations
+from gateway.observe.logs import logger
 from gateway.operate import Operations, Reloaded
 from tests.simulation import APP_KEY, EPOCH, PUBLIC_URL, Simulation
 from tests.virtual import simulate
@@ -35,8 +37,15 @@ class Desk:
         self.world = Simulation()
         self.reloaded = Reloaded()
         self.revocations = Revocations(None, journal, lambda: EPOCH)
+        self.log = io.StringIO()
         self.operations = Operations(
-            self.world.exchange, self.revocations, lambda: self.settings, self.reload, lambda: b"/chats"
+            exchange=self.world.exchange,
+            revocations=self.revocations,
+            settings=lambda: self.settings,
+            clients=lambda: {client.name for client in self.world.state.policies.clients},
+            prefix=lambda: b"/chats",
+            read_again=self.reload,
+            log=logger("info", self.log),
         )
 
     async def reload(self) -> Reloaded:
@@ -312,7 +321,7 @@ def test_no_token_comes_back(said: Settings, journal: Path) -> None:
 
 def test_a_revocation_is_written_down_when_it_is_confirmed(said: Settings, journal: Path) -> None:
     desk, record = Desk(said, journal), {"client": "partner", "note": "laptop lost"}
-    assert asyncio.run(revoked(desk, record)) == (201, {"revoked": record})
+    assert asyncio.run(revoked(desk, record)) == (201, {"revoked": record, "warnings": []})
     assert '"partner"' in journal.read_text()
     assert desk.revocations.is_client_revoked("partner")
 

@@ -46,9 +46,11 @@ async def test_probes_need_nothing(*, token: bytes | None, ready: bool) -> None:
 
 async def test_metrics_are_open_where_they_are_said_to_be() -> None:
     it = Listener()
-    response = await it.ask("GET", "/metrics", PROBE)
+    response = await it.ask("GET", "/metrics", {"host": "10.1.2.3:8081"})
     assert (response.status, response.body) == (200, b"families 1.0\n")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    # To no page, whatever its name resolves to.
+    assert (await it.ask("GET", "/metrics", PROBE)).status == 421
     it.open_metrics = False
     assert (await it.ask("GET", "/metrics", PROBE)).status == 421
     assert (await it.ask("GET", "/metrics", {"host": "127.0.0.1"})).status == 401

@@ -109,6 +109,15 @@ def test_check_sums_up_a_good_configuration(tmp_path: Path) -> None:
     assert re.fullmatch(r"ok: 1 account, 1 issuer, 3 clients, [0-9]+ resources\n", result.stdout)
 
 
+def test_check_counts_shadows_apart(tmp_path: Path) -> None:
+    stage = good(tmp_path)
+    partner = tmp_path / "policies/clients/partner.yaml"
+    shadow = partner.read_text().replace("  partner:", "  tried:\n    mode: shadow")
+    (tmp_path / "policies/clients/tried.yaml").write_text(shadow)
+    result = run("check", "--config", stage)
+    assert re.fullmatch(r"ok: 1 account, 1 issuer, 3 clients, 1 shadow, [0-9]+ resources\n", result.stdout)
+
+
 def test_check_shows_warnings_of_a_good_configuration(tmp_path: Path) -> None:
     stage = good(tmp_path)
     twin = (
@@ -124,6 +133,17 @@ def test_check_shows_warnings_of_a_good_configuration(tmp_path: Path) -> None:
     assert warnings
     assert all("warning" in warning for warning in warnings)
     assert ok.startswith("ok: ")
+
+
+def test_check_looks_at_the_revocations(tmp_path: Path) -> None:
+    stage = good(tmp_path)
+    (tmp_path / "revocations.jsonl").write_text("{}\n")
+    result = run("check", "--config", stage)
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        r"gateway\.yaml:[0-9]+: revocations\.journal: revocations\.jsonl:1: expected one of .*, got none\n",
+        result.stdout,
+    )
 
 
 def test_check_looks_at_the_keys(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_a_revoked_client_is_nobody_and_its_grants_are_dead() -> None:
     revoked.add("reader")
     assert grant.dead_when.passed(0.0, 7)
     refusal = identify(said, policies, revoked.__contains__)
-    assert refusal == Refusal(Reason.TOKEN_REVOKED, client="reader", rule="reader/revoked")
+    assert refusal == Refusal(Reason.TOKEN_REVOKED, "reader", "revoked", rule="reader/revoked")
 
 
 def test_a_grant_dies_with_its_token() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.core.answers import Undressed, render, undress
+from gateway.core.answers import MAX_VIEWS, Undressed, render, undress
 from gateway.core.errors import Reason
 from gateway.core.faults import Verdict
 from gateway.core.freshness import Failed, keep_nothing
@@ -311,3 +311,12 @@ def test_a_document_without_names_shows_nothing_in_a_view(body: bytes) -> None:
 def test_no_body_stays_none() -> None:
     entry = keep_nothing(Answer(201, (), b""), (0, 0), 0.0)
     assert render(entry, View(show=frozenset({"state"})), READ).body == b""
+
+
+def test_an_entry_keeps_no_more_than_a_few_views() -> None:
+    entry = keep_nothing(Answer(200, (JSON_TYPE,), b'{"info":{"state":"ended"}}'), (0, 0), 0.0)
+    views = [View(hide=frozenset({f"field{number}"})) for number in range(20)]
+    for view in (FULL, *views, *views):
+        render(entry, view, READ)
+    assert len(entry.slots) == MAX_VIEWS + 1
+    assert views[-1] in entry.slots

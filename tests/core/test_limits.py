@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.core.limits import (
     UNCOUNTED,
-    UNLIMITED,
     UNUSED,
     Left,
-    Limits,
     Rate,
     Standing,
     advanced,
@@ -194,17 +192,3 @@ def test_the_fields_are_structured_lists(standing: Standing, policy: bytes, left
 
 def test_who_has_no_limits_gets_no_fields() -> None:
     assert UNCOUNTED.fields == ()
-
-
-@pytest.mark.parametrize(
-    ("limits", "is_unlimited"),
-    [
-        (UNLIMITED, True),
-        (Limits(), True),
-        (Limits(in_flight=1), False),
-        (Limits(fetches=TEN), False),
-        (Limits(resources={"info": Limits(requests=TEN)}), False),
-    ],
-)
-def test_limits_know_whether_they_limit(limits: Limits, is_unlimited: bool) -> None:
-    assert limits.is_unlimited is is_unlimited

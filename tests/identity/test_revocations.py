@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.identity import revocations as module
-from gateway.identity.revocations import Revocations, RevocationsError
+from gateway.identity.revocations import Revocations, RevocationsError, faults_in_file, faults_in_journal
 from tests.identity.world import NOW, Clock
 
 A, B = "https://a.example", "https://b.example"
@@ -112,11 +112,14 @@ def test_the_order_of_records(path: Path, records: list[Said], revoked: bool) ->
 
 
 UNREADABLE: list[tuple[bytes, str]] = [
-    (b"x", "Expecting value"),
+    (b"x", "expected one JSON object, got something else from character 1 on"),
     (b"[]", "expected a JSON object, got an array"),
-    (b'{"client":"a","client":"b"}', 'the member "client" is doubled'),
-    (b'{"client":"a"} {"client":"b"}', "Extra data"),
-    (b'{"client":"\xff"}', "can't decode"),
+    (
+        b'{"client":"a","client":"b"}',
+        'expected a JSON object without doubt, got: the member "client" is doubled',
+    ),
+    (b'{"client":"a"} {"client":"b"}', "expected one JSON object, got something else from character 16 on"),
+    (b'{"client":"\xff"}', "expected UTF-8, got something else from byte 12 on"),
 ]
 UNFIT: list[tuple[bytes, str]] = [
     (b"{}", "expected one of jti, sub, client, got none"),
@@ -159,6 +162,7 @@ def test_unfit_lines(path: Path, line: bytes, told: str) -> None:
         with pytest.raises(RevocationsError, match=re.escape(told)) as caught:
             Revocations(file, journal, Clock())
         assert all(fault.startswith(f"{path}:2: ") for fault in caught.value.faults)
+        assert caught.value.faults == faults_in_file(path) == faults_in_journal(path)
 
 
 @pytest.mark.parametrize(("line", "told"), UNFIT)
@@ -318,6 +322,17 @@ def test_what_json_cannot_say(path: Path) -> None:
     assert path.read_bytes() == b""
 
 
+def test_a_journal_is_looked_at_and_not_made(path: Path, tmp_path: Path) -> None:
+    assert faults_in_journal(path) == ()
+    assert not path.exists()
+    assert faults_in_journal(tmp_path) == (
+        f"{tmp_path}: expected a file that can be read, got: Is a directory",
+    )
+    assert faults_in_file(path) == (
+        f"{path}: expected a file that can be read, got: No such file or directory",
+    )
+
+
 def test_the_journal_is_its_owners(path: Path) -> None:
     journal_of(path)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -333,6 +348,8 @@ def test_a_journal_that_cannot_be_at_the_start(tmp_path: Path) -> None:
 def test_a_torn_last_line_is_cut_off_and_told(path: Path, torn: bytes) -> None:
     whole = lines({"client": "a"})
     path.write_bytes(whole + torn)
+    assert faults_in_journal(path) == ()
+    assert path.read_bytes() == whole + torn
     revocations = journal_of(path)
     assert revocations.notices == (f"{path}: expected a whole last line, got a part of one; it was cut off",)
     assert path.read_bytes() == whole
@@ -354,6 +371,7 @@ def test_wherever_a_crash_cuts(tmp_path_factory: pytest.TempPathFactory, data: s
     written = lines(*({"client": f"c{number}"} for number in range(4)))
     path.write_bytes(written[: data.draw(st.integers(0, len(written)))])
     whole = path.read_bytes().count(b"}")
+    assert faults_in_journal(path) == ()
     assert len(journal_of(path).entries()) == whole
     assert path.read_bytes().count(b"\n") == whole
 

@@ -316,6 +316,18 @@ def test_a_good_token_is_verified_once(world: World) -> None:
     assert world.ask(token) is not first
 
 
+def test_a_token_is_remembered_once_however_bearer_is_spelled(world: World) -> None:
+    token = world.token()
+    _, _, bare = token.partition(b" ")
+    assert isinstance(world.ask(bare), Refusal)
+    for scheme in (b"Bearer", b"bearer", b"BEARER", b"bEaReR"):
+        assert isinstance(world.ask(scheme + b" " + bare), Claims)
+    assert len(world.verifier._memory) == 1
+    # What is no bearer token is none, also when the same token was good.
+    for spoiled in (bare, b"Basic " + bare, b"Bearer  " + bare, b"Bearer\t" + bare):
+        assert isinstance(world.ask(spoiled), Refusal)
+
+
 def test_refusals_are_not_remembered(world: World) -> None:
     world.ask(world.token() + b"AAAA")
     assert len(world.verifier._memory) == 0

@@ -49,8 +49,10 @@ def full() -> Desk:
     """A desk in which every family has a sample."""
     desk = Desk()
     desk.metrics.gauges = GAUGES
+    desk.metrics.repeats["123"] += 1
     trip = delivered(How.HIT)
     desk.tell(trip)
+    desk.tell(delivered(How.STALE, instead_of=Reason.UPSTREAM_ERROR))
     violated = Refusal(Reason.RATE_LIMITED, standing=Standing(violated=("requests",)), because="-")
     desk.tell(refused(violated, rule="partner/allow/info", shadows=(SHADOW,)))
     desk.observer.asked(OF_CHAT, FAILED, "bff")

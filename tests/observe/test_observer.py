@@ -46,7 +46,10 @@ BY_GRANT = replace(delivered(How.HIT, "partner"), shadows=(SHADOW,))
 ENDS: Mapping[str, tuple[Trip, dict[str, Any]]] = {
     "hit": (delivered(How.HIT), {"outcome": "hit"}),
     "refreshing": (delivered(How.HIT, opened=True), {"outcome": "hit", "fetch": True}),
-    "stale": (delivered(How.STALE, instead_of=Reason.UPSTREAM_ERROR), {"outcome": "stale"}),
+    "stale": (
+        delivered(How.STALE, instead_of=Reason.UPSTREAM_ERROR),
+        {"outcome": "stale", "instead_of": "upstream-error"},
+    ),
     "miss": (delivered(How.MISS, opened=True), {"outcome": "miss", "fetch": True}),
     "collapsed": (delivered(How.COLLAPSED), {"outcome": "collapsed"}),
     "forward": (

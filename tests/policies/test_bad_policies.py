@@ -41,7 +41,11 @@ def test_the_fixtures_were_found() -> None:
 def test_a_bad_file_gets_exactly_the_message_it_expects(bad: Path, tmp_path: Path) -> None:
     build(bad, tmp_path / "policies")
     policies, mistakes = load_policies(
-        tmp_path / "policies", frozenset({"123"}), frozenset({"https://issuer.example"}), 1
+        tmp_path / "policies",
+        frozenset({"123"}),
+        frozenset({"https://issuer.example", "https://naming.example"}),
+        1,
+        named_by={"https://naming.example": "azp"},
     )
     assert [str(mistake) for mistake in mistakes] == expected_of(bad) != []
     assert (policies is None) == any(mistake.severity == "error" for mistake in mistakes)

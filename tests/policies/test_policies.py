@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +31,9 @@ SETTINGS = Path(__file__).parents[1] / "config" / "good"
 ISSUERS = frozenset({"https://issuer.example", "https://other.example"})
 
 
-def policies_of(folder: Path, named_by: frozenset[str] | None = None) -> tuple[Policies, tuple[Mistake, ...]]:
+def policies_of(
+    folder: Path, named_by: Mapping[str, str] | None = None
+) -> tuple[Policies, tuple[Mistake, ...]]:
     policies, mistakes = load_policies(folder, frozenset({"123"}), ISSUERS, 7, named_by=named_by)
     assert policies is not None, mistakes
     return policies, mistakes
@@ -340,7 +343,7 @@ def test_clients_whose_issuer_names_them_do_not_overlap(
 ) -> None:
     match = {"iss": {"one_of": issuers}}
     rows: dict[str, object] = {"one": row(match), "other": row(match)}
-    named_by = frozenset({"https://issuer.example"})
+    named_by = {"https://issuer.example": "azp"}
     assert bool(policies_of(copied(tmp_path / "policies", rows), named_by)[1]) == warned
 
 
@@ -354,6 +357,15 @@ def test_the_settings_say_which_issuers_name_their_clients(tmp_path: Path, issue
     loaded = load(tmp_path / "good" / "gateway.yaml", {"CHAT_GATEWAY_POLICIES": "../policies"})
     assert loaded.policies is not None
     assert bool(loaded.mistakes) == warned
+
+
+@pytest.mark.parametrize(("named", "warned"), [("shop", False), ("store", True)])
+def test_the_settings_say_which_claim_names_a_client(tmp_path: Path, named: str, warned: bool) -> None:
+    shutil.copytree(SETTINGS, tmp_path / "good")
+    copied(tmp_path / "policies", {"shop": row({"iss": "https://keys.example", "azp": named})})
+    loaded = load(tmp_path / "good" / "gateway.yaml", {"CHAT_GATEWAY_POLICIES": "../policies"})
+    assert loaded.policies is not None
+    assert [mistake.key for mistake in loaded.mistakes] == ["clients.shop.match.azp"] * warned
 
 
 TEXTS = st.sampled_from(["a", "ab", "b", "1"])
@@ -407,7 +419,7 @@ def test_a_warning_means_that_one_token_matches_both(
 ) -> None:
     folder = tmp_path_factory.mktemp("overlap") / "policies"
     policies, mistakes = policies_of(
-        copied(folder, {"one": row(one), "other": row(other)}), frozenset(named_by)
+        copied(folder, {"one": row(one), "other": row(other)}), dict.fromkeys(named_by, "azp")
     )
     # If any token matches both, then one whose every claim is something that either names.
     claims = sorted(one.keys() | other.keys())

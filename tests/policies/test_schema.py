@@ -109,7 +109,15 @@ def test_a_key_without_a_value_is_a_mistake(section: str, name: str, key: str) -
     assert [section, "a", key] in [list(error.absolute_path) for error in errors]
 
 
-@pytest.mark.parametrize("path", sorted((SHIPPED / "clients").iterdir()), ids=lambda path: path.name)
-def test_the_files_we_ship_tell_editors_of_their_schema(path: Path) -> None:
-    first = path.read_text().splitlines()[0]
-    assert first == "# yaml-language-server: $schema=../schema/client.schema.json"
+@pytest.mark.parametrize(
+    ("path", "schema"),
+    [
+        (SHIPPED / "resources.yaml", "schema/resources.schema.json"),
+        *((path, "../schema/client.schema.json") for path in sorted((SHIPPED / "clients").iterdir())),
+        *((path, "../schema/tests.schema.json") for path in sorted((SHIPPED / "tests").iterdir())),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_files_we_ship_tell_editors_of_their_schema(path: Path, schema: str) -> None:
+    assert path.read_text().splitlines()[0] == f"# yaml-language-server: $schema={schema}"
+    assert (path.parent / schema).is_file()

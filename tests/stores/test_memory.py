@@ -40,7 +40,7 @@ def key(name: str = "/info", representation: Representation = Representation.JSO
 def entry(body_bytes: int = 0, stale_until: float = 1010.0) -> Entry:
     answer = Answer(200, (), b"x" * body_bytes)
     return Entry(
-        answer, generation=(0, 0), sent_at=1000.0, refresh_at=1001.0, fresh_until=1002.0, stale_until=stale_until
+        answer, (0, 0), sent_at=1000.0, refresh_at=1001.0, fresh_until=1002.0, stale_until=stale_until
     )
 
 
@@ -157,3 +157,13 @@ class TestMemoryStore(StoreContract):
         for chat in chats:
             store.touch(chat, contact)
         assert [chat for chat in chats if store.contact(chat) is None] == [chats[0]]
+
+
+@pytest.mark.parametrize(("views", "bodies"), [(0, 1), (1, 2), (4, 5), (300, 5)])
+def test_an_entry_weighs_as_much_as_its_views_may_come_to(clock: HandClock, views: int, bodies: int) -> None:
+    size = 10_000
+    room = 3 * (ENTRY_OVERHEAD_BYTES + bodies * size)
+    store = MemoryStore(room, clock, lambda: views)
+    for number in range(10):
+        store.put(key(f"/{number}"), entry(size))
+    assert [number for number in range(10) if store.get(key(f"/{number}"))] == [7, 8, 9]
