@@ -28,7 +28,7 @@ from gateway.core.limits import Rate
 from gateway.core.views import FULL
 from gateway.edge.server import Running, bind, listening
 from gateway.edge.web import Cors, Web, WebConfig
-from gateway.exchange import Clock, Exchange, State, Upstream
+from gateway.exchange import Exchange
 from gateway.identity.failures import Failures
 from gateway.identity.revocations import Revocations, RevocationsError
 from gateway.identity.tokens import Verifier
@@ -38,6 +38,7 @@ from gateway.observe.metrics import Gauges, Metrics, Reloads
 from gateway.observe.observer import Observer
 from gateway.observe.usage import Usage
 from gateway.operate import Operations, Reloaded
+from gateway.ports import Clock, State, Upstream
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
 from gateway.upstream.accounts import Account, Accounts, Discovery
@@ -95,14 +96,7 @@ class Gateway:
         self._reloading = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
         self._limits = Limits(settings.upstream.deadline_ms / 1000, settings.upstream.max_answer_bytes)
-        self.transport = httpx2.AsyncHTTPTransport(
-            trust_env=False,
-            limits=httpx2.Limits(
-                max_connections=settings.upstream.max_connections,
-                max_keepalive_connections=settings.upstream.max_connections,
-                keepalive_expiry=UPSTREAM_IDLE_S,
-            ),
-        )
+        self.transport = _transport(settings)
         self.budget = Budget(self._pace, clock.now)
         self._app_keys = dict(configuration.app_keys)
         self.revocations = _revocations(settings, clock)
@@ -124,13 +118,7 @@ class Gateway:
             protection=self._protection,
             observer=self._observer,
         )
-        self.metrics.gauges = Gauges(
-            flights=lambda: len(self.exchange.flights),
-            keys=lambda: self._key_sources.remotes,
-            reloads=self._reloads_told,
-            budgets=self.budget.state,
-            revocations=self.revocations.count,
-        )
+        self.metrics.gauges = self._gauges()
         self._web_config = _web_config(settings)
         self.web = Web(self.exchange, lambda: self._web_config, lambda: secrets.token_hex(8), clock.wall)
         self.operations = Operations(
@@ -142,18 +130,28 @@ class Gateway:
             read_again=self.reload,
             log=self._log,
         )
-        self.admin = admin(
-            Handles(
-                access=self._access,
-                is_ready=lambda: self.ready,
-                status=self._status,
-                exposition=self.metrics.exposition,
-                usage=usage.table,
-                revocations=self.revocations.entries,
-                revoke=self.operations.revoke,
-                reload=self.operations.reload,
-                explain=self.operations.explain,
-            )
+        self.admin = admin(self._handles(usage))
+
+    def _gauges(self) -> Gauges:
+        return Gauges(
+            flights=lambda: len(self.exchange.flights),
+            keys=lambda: self._key_sources.remotes,
+            reloads=self._reloads_told,
+            budgets=self.budget.state,
+            revocations=self.revocations.count,
+        )
+
+    def _handles(self, usage: Usage) -> Handles:
+        return Handles(
+            access=self._access,
+            is_ready=lambda: self.ready,
+            status=self._status,
+            exposition=self.metrics.exposition,
+            usage=usage.table,
+            revocations=self.revocations.entries,
+            revoke=self.operations.revoke,
+            reload=self.operations.reload,
+            explain=self.operations.explain,
         )
 
     @property
@@ -389,6 +387,16 @@ class Gateway:
     async def drain(self) -> None:
         """Let what flies land; what has not after `drain_s` ends, and who waits for it is told so."""
         await self.exchange.flights.drain(self.at_start.drain_s)
+
+
+def _transport(settings: Settings) -> httpx2.AsyncHTTPTransport:
+    connections = settings.upstream.max_connections
+    limits = httpx2.Limits(
+        max_connections=connections,
+        max_keepalive_connections=connections,
+        keepalive_expiry=UPSTREAM_IDLE_S,
+    )
+    return httpx2.AsyncHTTPTransport(trust_env=False, limits=limits)
 
 
 def _places(read: Configuration) -> object:

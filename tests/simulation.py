@@ -35,11 +35,12 @@ from gateway.emulator import (
     Truncate,
     Whole,
 )
-from gateway.exchange import Exchange, State
+from gateway.exchange import Exchange
 from gateway.observe.logs import logger
 from gateway.observe.metrics import Metrics
 from gateway.observe.observer import Observer
 from gateway.observe.usage import Usage
+from gateway.ports import State
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
 from gateway.upstream.budget import Budget, Pace

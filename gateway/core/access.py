@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.errors import Reason, Refusal
 from gateway.core.paths import Target
-from gateway.core.policy import Client, Policies
+from gateway.core.policy import Client, Index, Policies
 from gateway.core.views import View
 
 
@@ -72,13 +72,21 @@ class Shadow:
 
 def identify(claims: Claims, policies: Policies, is_revoked: Callable[[str], bool]) -> Client | Refusal:
     """The one client that a token is for."""
-    matching = [client for client in policies.clients if _matches(client, claims)]
+    matching = [client for client in _candidates(claims, policies.index) if _matches(client, claims)]
     if len(matching) != 1:
         return Refusal(Reason.AMBIGUOUS if matching else Reason.NO_CLIENT)
     client = matching[0]
     if is_revoked(client.name):
         return Refusal(Reason.TOKEN_REVOKED, client.name, "revoked", rule=f"{client.name}/revoked")
     return client
+
+
+def _candidates(claims: Claims, index: Index) -> Iterator[Client]:
+    """Those of whom one condition is met."""
+    for claim, clients in index.items():
+        value = claims.values.get(claim)
+        if isinstance(value, str | int):
+            yield from clients.get((type(value), value), ())
 
 
 def _matches(client: Client, claims: Claims) -> bool:

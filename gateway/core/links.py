@@ -52,6 +52,16 @@ class LinkMap:
     upstreams: Mapping[str, frozenset[str]]
     link_hosts: tuple[str, ...]
 
+    def after(self, earlier: LinkMap) -> LinkMap:
+        """The map for an answer that was asked for under an earlier one: its hosts are known still."""
+        if earlier is self:
+            return self
+        upstreams = {
+            account: hosts | earlier.upstreams.get(account, frozenset())
+            for account, hosts in self.upstreams.items()
+        }
+        return LinkMap(self.public_url, upstreams, self.link_hosts)
+
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:

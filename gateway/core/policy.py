@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from gateway.core.limits import UNLIMITED, Limits
 from gateway.core.messages import Representation
@@ -126,6 +127,34 @@ class Client:
     visitor_ip: VisitorIp = VisitorIp.PASS
 
 
+#: Claim → type and value → the clients for which a token must say just that.
+Index = Mapping[str, Mapping[tuple[type, ClaimValue], tuple[Client, ...]]]
+
+
+def indexed(clients: tuple[Client, ...]) -> Index:
+    """Each client under the condition that it shares with the fewest others.
+
+    So a token is compared with few of many; one for each issuer is enough, as each client names its own.
+    """
+    shared = Counter(
+        place for client in clients for condition in client.match for place in _places(condition)
+    )
+    index: dict[str, dict[tuple[type, ClaimValue], tuple[Client, ...]]] = {}
+    for client in clients:
+        rarest = min(
+            (condition for condition in client.match if condition.any_of),
+            key=lambda condition: max(shared[place] for place in _places(condition)),
+        )
+        for claim, kind, value in _places(rarest):
+            values = index.setdefault(claim, {})
+            values[kind, value] = (*values.get((kind, value), ()), client)
+    return index
+
+
+def _places(condition: Condition) -> Iterator[tuple[str, type, ClaimValue]]:
+    return ((condition.claim, type(value), value) for value in condition.any_of)
+
+
 @dataclass(frozen=True, slots=True)
 class Policies:
     """All of `policies/`, as one value. `version` tells one reading from another: grants end with theirs.
@@ -137,3 +166,7 @@ class Policies:
     resources: tuple[Resource, ...]
     clients: tuple[Client, ...]
     shadows: tuple[Client, ...] = ()
+    index: Index = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", indexed(self.clients))

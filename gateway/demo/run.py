@@ -23,7 +23,7 @@ from gateway.demo.children import Child, child, free_ports
 from gateway.demo.drive import Drive, Poller, start_chats
 from gateway.demo.evidence import Evidence
 from gateway.demo.figures import COLLAPSED, HIT, MISS, STALE, Figures, Tally
-from gateway.demo.screen import acts_told, curl_lines, explanation, say, showing
+from gateway.demo.screen import acts_told, curl_lines, explanation, operator_lines, say, showing
 from gateway.demo.stage import ACCOUNT, Stage, set_stage
 from gateway.demo.wire import Client, request
 
@@ -82,7 +82,10 @@ async def _perform(plan: Plan, console: Console) -> int:
         evidence = Evidence(theatre.app_key.encode(), theatre.public_url)
         token = theatre.stage.token("bff", TOKEN_LIFETIME_S)
         chats = await start_chats(theatre.public_url, ACCOUNT, token, plan.chats, evidence)
-        say(console, curl_lines(theatre.public_url, theatre.upstream_url, chats[0], token) + "\n")
+        say(console, curl_lines(theatre.public_url, theatre.upstream_url, chats[0], token))
+        admin_url = f"http://127.0.0.1:{theatre.admin_port}"
+        partner = theatre.stage.token("partner", TOKEN_LIFETIME_S)
+        say(console, operator_lines(admin_url, theatre.stage.admin_token, chats[0], partner) + "\n")
         figures = await _drive(theatre, plan, chats, evidence, console)
         acts = await perform(Stand(theatre.stage, chats[0], theatre.admin_port))
         if plan.as_json:

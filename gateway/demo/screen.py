@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.live import Live
@@ -36,6 +37,25 @@ TOKEN='{token}'
 {ask} {public_url}/api/account/123/js2rest
 # what the upstream was asked, by its own count
 curl -s {emulator_url}/_emulator/counts"""
+
+
+def operator_lines(admin_url: str, admin_token: str, chat_url: str, partner: str) -> str:
+    """The same for another client, and for who runs the gateway."""
+    operate = "curl -s -H \"Authorization: Bearer $ADMIN\" -H 'Content-Type: application/json'"
+    info_path = urlsplit(chat_url).path + "/info"
+    asked = f'{{"token": "\'$PARTNER\'", "path": "{info_path}"}}'
+    return f"""\
+PARTNER='{partner}'
+ADMIN='{admin_token}'
+# the same chat as a partner sees it, and a field that he does not
+curl -i -H "Authorization: Bearer $PARTNER" {chat_url}/info
+curl -i -H "Authorization: Bearer $PARTNER" {chat_url}/info/visitorName
+# what would become of a request, by which rule; who used how much; how configuration and keys stand
+{operate} -d '{asked}' {admin_url}/explain
+{operate} {admin_url}/usage
+{operate} '{admin_url}/readyz?verbose'
+# the partner is nobody from now on
+{operate} -d '{{"client": "partner"}}' {admin_url}/revocations"""
 
 
 @contextlib.contextmanager

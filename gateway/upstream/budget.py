@@ -20,7 +20,7 @@ import asyncio
 import math
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.core.errors import Reason
@@ -156,18 +156,15 @@ class _Line:
     queue's virtual time.
     """
 
-    __slots__ = ("by_coming", "by_death", "priority", "start")
+    __slots__ = ("by_coming", "by_death", "priority", "start", "turn")
 
     def __init__(self, priority: Priority) -> None:
         self.priority = priority
+        #: How much virtual time one boarding takes.
+        self.turn = 1 / priority.weight
         self.start = 0.0
         self.by_death: list[Ticket] = []
         self.by_coming: dict[Ticket, None] = {}
-
-    @property
-    def turn(self) -> float:
-        """How much virtual time one boarding takes."""
-        return 1 / self.priority.weight
 
     def add(self, ticket: Ticket, virtual_now: float) -> None:
         if not self.by_coming:
@@ -319,13 +316,22 @@ class _Queue:
             return None
         roomy = (
             line
-            for line in self._standing()
+            for line in self._heads()
             if self._has_place(line, pace) and self._rate.has(self._tokens(line, pace), now)
         )
         return min(roomy, key=lambda line: (line.start, line.turn), default=None)
 
     def _standing(self) -> Iterator[_Line]:
         return (line for line in self._lines.values() if line.by_coming)
+
+    def _heads(self) -> Iterable[_Line]:
+        """Of each priority the line that is furthest behind: if it may not board, no other of it may."""
+        heads: dict[Priority, _Line] = {}
+        for line in self._standing():
+            head = heads.get(line.priority)
+            if head is None or line.start < head.start:
+                heads[line.priority] = line
+        return heads.values()
 
     def _board(self, line: _Line, now: float) -> None:
         ticket = line.by_death[0]
@@ -378,7 +384,7 @@ class _Queue:
     def _arm(self, now: float, pace: Pace) -> None:
         """See that somebody looks when the next token comes or the next deadline passes."""
         tokens = min(
-            (self._tokens(line, pace) for line in self._standing() if self._has_place(line, pace)),
+            (self._tokens(line, pace) for line in self._heads() if self._has_place(line, pace)),
             default=math.inf,
         )
         if self._repeats:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.access import Claims, DeadWhen, Grant, Shadow, admit, identify, shadows
 from gateway.core.errors import Reason, Refusal
@@ -269,3 +271,40 @@ def test_a_shadow_says_what_it_would_and_decides_nothing() -> None:
     # Nobody is let in by a shadow.
     alone = Policies(7, RESOURCES, (), (wider,))
     assert identify(said, alone, nobody) == Refusal(Reason.NO_CLIENT)
+
+
+VALUES = st.sampled_from(["a", "b", "ab", "", 1, True, 0, False])
+CONDITIONS = st.one_of(
+    st.builds(Condition, st.sampled_from(["sub", "azp", "tier"]), st.lists(VALUES, min_size=1).map(tuple)),
+    st.builds(
+        lambda claim, prefix: Condition(claim, prefix=prefix),
+        st.sampled_from(["sub", "azp"]),
+        st.sampled_from(["a", "ab"]),
+    ),
+)
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> tuple[Client, ...]:
+    matches = draw(st.lists(st.lists(CONDITIONS, max_size=3), max_size=8))
+    issuers = draw(st.lists(st.sampled_from([(ISS,), (ISS, "other"), ("other",)]), min_size=8, max_size=8))
+    return tuple(
+        Client(f"c{at}", (Condition("iss", issuer), *match), None, ("chat:read",))
+        for at, (issuer, match) in enumerate(zip(issuers, matches, strict=False))
+    )
+
+
+@given(crowds(), st.dictionaries(st.sampled_from(["sub", "azp", "tier"]), st.one_of(VALUES, st.none())))
+def test_whoever_is_found_is_who_all_conditions_fit(
+    crowd: tuple[Client, ...], said: dict[str, object]
+) -> None:
+    """However clients are looked up, as if each had been asked."""
+    claims = Claims({"iss": ISS, **said}, 1000.0)
+    fitting = [
+        one for one in crowd if all(wanted.met_by(claims.values.get(wanted.claim)) for wanted in one.match)
+    ]
+    found = identify(claims, Policies(7, RESOURCES, crowd), nobody)
+    if len(fitting) == 1:
+        assert found is fitting[0]
+    else:
+        assert found == Refusal(Reason.AMBIGUOUS if fitting else Reason.NO_CLIENT)

@@ -7,6 +7,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from string import Template
 from urllib.parse import urlsplit
 
 import pytest
@@ -60,7 +62,7 @@ def curls(lines: list[str]) -> list[str]:
 
 
 def listens(curl: str) -> bool:
-    address = urlsplit(next(word for word in curl.split() if word.startswith("http://")))
+    address = urlsplit(next(word for word in shlex.split(curl) if word.startswith("http://")))
     try:
         socket.create_connection((str(address.hostname), int(address.port or 0)), 2).close()
     except OSError:
@@ -91,14 +93,21 @@ def test_the_summary_is_one_json_object(tmp_path: Path) -> None:
 def test_the_lines_to_paste_work_until_ctrl_c(tmp_path: Path) -> None:
     with demo(tmp_path, *SMALL, "--seconds", "2") as process:
         lines = lines_until(process, "Ctrl-C ends them")
-        token = next(line for line in lines if line.startswith("TOKEN="))
-        answers = [
-            ask(shlex.split(curl.replace("$TOKEN", shlex.split(token)[0][6:]))) for curl in curls(lines)
-        ]
+        variables = dict(shlex.split(line)[0].split("=", 1) for line in lines if re.match("[A-Z]+='", line))
+        answers = [ask(shlex.split(Template(curl).substitute(variables))) for curl in curls(lines)]
         process.send_signal(signal.SIGINT)
         assert process.wait(15) == 0
-    assert [status for status, _ in answers] == [200, 200, 201, 404, 200]
-    info, xml, _, unknown, counts = (body for _, body in answers)
+    assert [status for status, _ in answers] == [200, 200, 201, 404, 200, 200, 403, 200, 200, 200, 201]
+    info, xml, _, unknown, counts, view, denied, explained, usage, ready, revoked = (
+        body for _, body in answers
+    )
+    assert "visitorName" in json.loads(info)["info"]
+    assert "visitorName" not in json.loads(view)["info"]
+    assert json.loads(denied)["type"].endswith(":field-denied")
+    assert json.loads(explained)["rule"] == "partner/allow/chat:read"
+    assert {row["client"] for row in json.loads(usage)} >= {"bff", "internal", "partner"}
+    assert json.loads(ready)["reload"]["ok"] is True
+    assert json.loads(revoked)["revoked"] == {"client": "partner"}
     assert json.loads(info)["info"]["link"]
     assert xml.startswith("<?xml")
     assert json.loads(unknown)["type"].endswith(":unknown-resource")
@@ -139,8 +148,10 @@ def ask(curl: list[str]) -> tuple[int, str]:
     url = urlsplit(next(word for word in curl if word.startswith("http://")))
     options = list(itertools.pairwise(curl))
     headers = dict(value.split(": ") for flag, value in options if flag == "-H")
-    method, body = dict(options).get("-X", "GET"), dict(options).get("-d")
+    body = dict(options).get("-d")
+    method = dict(options).get("-X", "GET" if body is None else "POST")
+    target = f"{url.path}?{url.query}" if url.query else url.path
     with contextlib.closing(http.client.HTTPConnection(url.netloc, timeout=5)) as connection:
-        connection.request(method, url.path, body, headers)
+        connection.request(method, target, body, headers)
         response = connection.getresponse()
         return response.status, response.read().decode()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.core.limits import DAY_S, UNCOUNTED, UNLIMITED, Left, Limits, Rate, Standing
 from gateway.core.policy import Client
-from gateway.exchange import Limiter
+from gateway.ports import Limiter
 from gateway.stores.limits import MemoryLimiter
 
 #: 2026-11-03 at 12:00 UTC, in epoch seconds.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.freshness import Contact, Entry
 from gateway.core.messages import Answer, Chat, Key, Representation
-from gateway.exchange import Store
+from gateway.ports import Store
 from gateway.stores.memory import CONTACTS, ENTRY_OVERHEAD_BYTES, GENERATIONS, MemoryStore
 
 ROOM = 1_000_000

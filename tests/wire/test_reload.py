@@ -845,6 +845,8 @@ async def test_the_address_of_an_upstream_that_was_left_reaches_nobody(tmp_path:
             response = await wire.response()
         assert response.status == 201
         assert str(it.server.port) not in str(response)
+        # The line was written there, and has its address here.
+        assert (response.header("location") or "").startswith(PUBLIC_URL)
 
 
 async def test_a_write_that_is_still_coming_goes_where_the_account_is_now(tmp_path: Path) -> None:

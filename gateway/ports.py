@@ -1,0 +1,126 @@
+"""What the road needs of the rooms: ports as narrow as can be, and the state that a reload swaps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from gateway.core.access import Claims
+from gateway.core.answers import Undressed
+from gateway.core.errors import Refusal
+from gateway.core.freshness import Contact, Entry, Failed
+from gateway.core.limits import Standing
+from gateway.core.links import LinkMap
+from gateway.core.messages import Answer, Chat, Key, Representation, UpstreamRequest
+from gateway.core.paths import Target
+from gateway.core.policy import Client, Policies
+from gateway.core.replies import Reply, Trip
+from gateway.core.requests import Request
+
+
+class Clock(Protocol):
+    """Time, injected once."""
+
+    def now(self) -> float:
+        """Monotonic seconds: for ages and deadlines."""
+
+    def wall(self) -> float:
+        """Epoch seconds: for what other machines say, such as a token's expiry."""
+
+
+class Verifier(Protocol):
+    """Tokens to claims. Without a peer nobody is charged for a token that is not accepted."""
+
+    async def verify(self, authorization: bytes | None, peer: str | None) -> Claims | Refusal: ...
+
+
+class Limiter(Protocol):
+    """What each client has used of its limits."""
+
+    async def enter(self, client: Client, resource: str | None) -> Standing: ...
+    def leave(self, client: Client, resource: str | None) -> None: ...
+    def fetch(self, client: Client, resource: str) -> Standing | None: ...
+    def peek(self, client: Client, resource: str | None) -> Standing: ...
+    def peek_fetch(self, client: Client, resource: str) -> Standing | None: ...
+
+
+class Store(Protocol):
+    """Entries, generations, and when each chat was last heard of. Bounded: it may forget entries."""
+
+    def get(self, key: Key) -> Entry | None: ...
+    def put(self, key: Key, entry: Entry) -> None: ...
+    def generation(self, chat: Chat) -> int: ...
+    def raise_generation(self, chat: Chat) -> None: ...
+    def contact(self, chat: Chat) -> Contact | None: ...
+    def touch(self, chat: Chat, contact: Contact) -> None: ...
+
+
+class Upstream(Protocol):
+    """The way to the vendor. It adds the appKey, and it is the only place that has it."""
+
+    @property
+    def links(self) -> LinkMap: ...
+
+    async def send(self, request: UpstreamRequest, *, is_read: bool) -> Answer | Failed: ...
+
+
+class Ticket(Protocol):
+    """A flight's place in the queue for the upstream; `turn` is done when it waits no more.
+
+    It has `boarded` then, unless it was refused.
+    """
+
+    @property
+    def turn(self) -> asyncio.Future[None]: ...
+    @property
+    def boarded(self) -> bool: ...
+
+    def join(self, client: Client) -> None: ...
+
+
+K = TypeVar("K", bound=Ticket)
+
+
+class Budget(Protocol[K]):
+    """How much may be asked of the upstream, and whose turn it is."""
+
+    def ticket(self, account: str, client: Client, dies_at: float) -> K: ...
+    def patience_s(self, account: str) -> float: ...
+    async def enter(self, ticket: K) -> Failed | None: ...
+    def leave(self, ticket: K) -> None: ...
+    def slow_down(self, account: str, until: float) -> None: ...
+
+
+class Protection(Protocol):
+    """Which failures are remembered, so that a sick upstream is not asked at every request."""
+
+    def hold(self, account: str, key: Key | None) -> Failed | None: ...
+    def failed(self, account: str, key: Key | None, failed: Failed) -> Failed: ...
+    def succeeded(self, key: Key) -> None: ...
+
+
+class Observer(Protocol):
+    """Who counts and logs. It is told, and decides nothing."""
+
+    def replied(self, request: Request, trip: Trip, reply: Reply, seconds: float) -> None: ...
+    def asked(self, target: Target, outcome: Undressed | Failed, client: str) -> None: ...
+    def crashed(self, error: Exception) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that a reload changes, as one value; asked for anew after every wait.
+
+    `epoch` tells one public address, upstream and set of resources from another: what was made under an older
+    one is neither served nor kept.
+    """
+
+    policies: Policies
+    accounts: Collection[str]
+    default_representation: Representation
+    stale_after_s: float
+    upstream: Upstream
+    is_revoked: Callable[[str], bool]
+    epoch: int = 0
