@@ -43,7 +43,7 @@ from gateway.core.freshness import (
     smoothed,
 )
 from gateway.core.headers import body_representation, dress
-from gateway.core.limits import Standing
+from gateway.core.limits import UNCOUNTED, Standing
 from gateway.core.messages import Answer, Key, Representation, UpstreamRequest
 from gateway.core.paths import Target, locate
 from gateway.core.policy import Client
@@ -222,7 +222,7 @@ class Exchange:
             self.limiter.leave(client, resource)
         if isinstance(trip.result, Refusal) and trip.result.violated:
             standing = trip.result.standing
-        return replace(trip, standing=standing)
+        return trip if standing is UNCOUNTED else replace(trip, standing=standing)
 
     async def _shadowed(
         self, client: Client, shadow: Shadow, target: Target | None, entered: list[tuple[Client, str | None]]

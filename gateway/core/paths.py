@@ -147,7 +147,7 @@ def _find(
     path: bytes, resources: Iterable[Resource], accounts: Iterable[str]
 ) -> tuple[str, Resource, tuple[str, ...]] | Refusal:
     text = path.decode("latin-1")
-    if not _PATH.fullmatch(path) or any(segment in {".", ".."} for segment in text.split("/")):
+    if not _PATH.fullmatch(path) or (b"/." in path and any(dots in {".", ".."} for dots in text.split("/"))):
         return Refusal(Reason.MALFORMED_TARGET)
     if not text.startswith(PREFIX):
         return Refusal(Reason.UNKNOWN_RESOURCE)
@@ -206,8 +206,13 @@ def allowed(resource: Resource) -> tuple[str, ...]:
     return tuple(sorted(methods))
 
 
+_FILLED_IN = "v=1&NC=true"
+
+
 def _query(raw: bytes, resource: Resource) -> tuple[str, bool] | Refusal:
     """The canonical query with `v` and `NC` filled in, and whether something had to be dropped."""
+    if not raw:
+        return _FILLED_IN, False
     given: dict[str, str] = {}
     dropped = False
     for name, value in _parameters(raw):

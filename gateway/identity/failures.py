@@ -45,11 +45,11 @@ class Failures:
 
 
 def _host(peer: str) -> str:
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:  # no address: a Unix socket has none
+    if ":" not in peer:  # IPv4, or a Unix socket, which has none
         return peer
-    if address.version == 4:
+    try:
+        address = ipaddress.IPv6Address(peer)
+    except ValueError:
         return peer
     mapped = address.ipv4_mapped
     return str(mapped) if mapped else f"{int(address) >> 64:x}"

@@ -33,8 +33,8 @@ class Observer:
         resource = NOBODY if trip.target is None else trip.target.resource.name
         outcome = _outcome(trip)
         self._metrics.requests[client, resource, str(reply.status), outcome] += 1
-        if (instead_of := _instead_of(trip)) is not None:
-            self._metrics.stood_in[resource, instead_of] += 1
+        if isinstance(trip.result, Delivered) and trip.result.instead_of is not None:
+            self._metrics.stood_in[resource, trip.result.instead_of.slug] += 1
         self._metrics.durations[resource, _kind(trip)].observe(seconds)
         self._count(client, trip)
         self._use(client, trip, reply)
@@ -123,30 +123,26 @@ def _is_saved(trip: Trip) -> bool:
     return isinstance(trip.result, Delivered) and not trip.result.opened
 
 
-def _has_fetched(trip: Trip) -> bool:
-    return isinstance(trip.result, Delivered) and trip.result.opened
-
-
-def _instead_of(trip: Trip) -> str | None:
-    """The failure that a stale answer stands in for; None also where it only came sooner."""
-    reason = trip.result.instead_of if isinstance(trip.result, Delivered) else None
-    return None if reason is None else reason.slug
-
-
 def _remarks(trip: Trip) -> dict[str, object]:
     """What only some requests have: fields that are left out where they would say nothing."""
-    refusal = trip.result if isinstance(trip.result, Refusal) else None
-    remarks = {
-        "because": refusal and refusal.because,
-        "limits": refusal and refusal.violated,
-        "shadows": [
+    result = trip.result
+    remarks: dict[str, object] = {}
+    if isinstance(result, Delivered):
+        if result.opened:
+            remarks["fetch"] = True
+        if result.instead_of is not None:
+            remarks["instead_of"] = result.instead_of.slug
+    elif isinstance(result, Refusal):
+        if result.because is not None:
+            remarks["because"] = result.because
+        if result.violated:
+            remarks["limits"] = result.violated
+    if trip.shadows:
+        remarks["shadows"] = [
             {"client": shadow.client, "outcome": shadow.outcome, "rule": shadow.rule}
             for shadow in trip.shadows
-        ],
-        "fetch": _has_fetched(trip),
-        "instead_of": _instead_of(trip),
-    }
-    return {name: said for name, said in remarks.items() if said}
+        ]
+    return remarks
 
 
 def _where(error: Exception) -> list[str]:
