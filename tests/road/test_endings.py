@@ -597,3 +597,23 @@ async def test_draining_ends_what_has_not_landed_in_time() -> None:
     for reply in await asyncio.gather(*waiting):
         assert (reply.status, b"problem:draining" in reply.body) == (503, True)
     await world.settle()
+
+
+@virtual
+async def test_what_cannot_be_rendered_is_told_counted_and_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Simulation()
+    chat = world.chat()
+
+    def unable(*_: object) -> None:
+        raise ValueError("a secret")
+
+    monkeypatch.setattr("gateway.core.answers.viewed", unable)
+    reply = await world.info(chat, subject="partner")
+    assert (reply.status, json.loads(reply.body)["type"]) == (502, "urn:chat-gateway:problem:crashed")
+    assert world.metrics.crashes == 1
+    assert world.metrics.requests["partner", "info", "502", "crashed"] == 1
+    assert '"crashed"' in world.log.getvalue()
+    assert "a secret" not in world.log.getvalue()
+    # Nobody else's view is touched by it.
+    assert (await world.info(chat)).status == 200
+    await world.settle()

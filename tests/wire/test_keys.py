@@ -88,3 +88,19 @@ async def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
             assert (await it.get(account_path())).status == 200
         assert sum(line["event"] == "configuration refused" for line in it.lines()) >= 1
         assert not leaks(it.log.getvalue().encode(), NEXT)
+
+
+async def test_the_other_key_is_tried_however_many_wait_for_their_turn(tmp_path: Path) -> None:
+    """Who floods does not keep an account with the key that is refused."""
+    (tmp_path / "next-key").write_text(NEXT + "\n")
+    environ = {"ACCOUNTS__123__NEXT_APP_KEY_FILE": "next-key"}
+    budget = {"per_second": 100, "burst": 2, "in_flight": 4, "wait_ms": 5000}
+    async with world(tmp_path, environ=environ, budget=budget) as it:
+        it.emulator.app_keys = (NEXT,)
+        async with contextlib.AsyncExitStack() as stack:
+            wires = [await stack.enter_async_context(it.wire()) for _ in range(60)]
+            for wire in wires:
+                await wire.send(message("GET", chat_path(it.chat(), "/info"), it.bearer()))
+            assert {(await wire.response()).status for wire in wires} == {200}
+        # Those who had been sent by then asked once more, and nobody after them.
+        assert 61 <= it.upstream_requests() <= 60 + 2 * 4

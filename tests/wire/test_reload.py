@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from gateway.config.settings import AT_START
-from gateway.configuration import configure
+from gateway.config.load import Loaded, load
+from gateway.config.settings import AT_START, Settings
+from gateway.configuration import Configuration, configure, fingerprint
 from gateway.demo.stage import ACCOUNT, AUDIENCE, ISSUER, set_stage
 from gateway.emulator import Emulator, EmulatorConfig, EmulatorServer, Fault, serve
 from gateway.identity.development import kid_of, mint, new_key
 from gateway.identity.keys import Key
-from tests.identity_provider import CA_FILE, certified, provider
+from tests.identity_provider import CA_FILE, FAILURES, certified, provider
 from tests.reloading import (
     SELDOM_S,
     Snapshot,
@@ -1112,3 +1114,108 @@ def test_sighup_has_everything_read_again(tmp_path: Path) -> None:
             assert process.wait(10) == 0
         finally:
             process.kill()
+
+
+# -- while somebody writes ----------------------------------------------------------------------------------
+
+
+async def test_what_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client moves from one file to the other just as both are read: it is in force all the time."""
+    async with changeable(tmp_path) as it:
+        clients = tmp_path / "policies" / "clients"
+        partner, bff = (clients / "partner.yaml").read_text(), (clients / "bff.yaml").read_text()
+        moved = bff + partner[partner.index("  partner:") :]
+
+        def swap_in_between(path: Path, environ: Mapping[str, str]) -> Configuration:
+            (clients / "partner.yaml").unlink(missing_ok=True)
+            read = configure(path, environ)
+            (clients / "bff.yaml").write_text(moved)
+            return read
+
+        monkeypatch.setattr("gateway.app.configure", swap_in_between)
+        assert (await reload(it)).status == 200
+        assert [client.name for client in it.gateway._configuration.policies.clients].count("partner") == 1
+        assert (await it.ask("GET", chat_path(it.chat(), "/info"), subject="partner")).status == 200
+
+
+async def test_files_that_never_come_to_rest_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with changeable(tmp_path) as it:
+        before = it.gateway._configuration
+        notes = iter(range(1_000_000))
+        say_nothing = "# {}\nclients:\n  other: {{match: {{iss: 'https://issuer.example', sub: other}}, "
+        say_nothing += "accounts: '*', allow: [info]}}\n"
+
+        def restless(path: Path, environ: Mapping[str, str]) -> Configuration:
+            read = configure(path, environ)
+            (tmp_path / "policies" / "clients" / "note.yaml").write_text(say_nothing.format(next(notes)))
+            return read
+
+        monkeypatch.setattr("gateway.app.configure", restless)
+        response = await reload(it)
+        assert response.status == 409
+        assert "expected them to stay while they are read" in str(response.json()["mistakes"])
+        assert it.gateway._configuration is before
+        monkeypatch.undo()
+        (tmp_path / "policies" / "clients" / "note.yaml").unlink()
+        assert (await reload(it)).status == 200
+
+
+async def test_half_a_file_waits_for_its_other_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The half is sound by itself, and shows a partner all there is."""
+    async with changeable(tmp_path) as it:
+        file = tmp_path / "policies" / "clients" / "partner.yaml"
+        whole = file.read_text()
+        file.write_text(whole[: whole.index("    # Beats allow")])
+        looks = iter(range(100))
+
+        def finished_in_time(path: Path, settings: Settings) -> bytes:
+            # Has it changed? Twice: is it at rest? Then it is read.
+            if next(looks) == 3:
+                file.write_text(whole)
+            return fingerprint(path, settings)
+
+        monkeypatch.setattr("gateway.app.fingerprint", finished_in_time)
+        await it.gateway.look_again()
+        response = await it.ask("GET", chat_path(it.chat(), "/info"), subject="partner")
+        assert "visitorName" not in response.json()["info"]
+
+
+async def test_an_admin_token_that_is_half_written_opens_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was sound when it was checked, and is empty when it is read."""
+    async with changeable(tmp_path) as it:
+        file = tmp_path / "admin-token"
+
+        def emptied(path: Path, environ: Mapping[str, str]) -> Loaded:
+            loaded = load(path, environ)
+            file.write_text("")
+            return loaded
+
+        monkeypatch.setattr("gateway.configuration.load", emptied)
+        assert (await reload(it)).status == 409
+        assert (await operator(it, "GET", "/usage", token=" ")).status == 401
+        assert (await operator(it, "GET", "/usage")).status == 200
+
+
+async def test_what_tokens_must_say_changes_and_the_keys_stay(tmp_path: Path) -> None:
+    async with provider() as idp:
+        sources = ((ISSUER, {"jwks": "jwks.json"}), (idp.issuer, {"jwks_url": idp.jwks_url}))
+        issuers = [
+            {"issuer": issuer, "audience": AUDIENCE, "algorithms": ["ES256"], **source}
+            for issuer, source in sources
+        ]
+        async with changeable(tmp_path, issuers=issuers) as it:
+            fetched = idp.fetches
+            idp.behaviour = FAILURES["down"]
+            config = yaml.safe_load(it.stage.config.read_text())
+            config["issuers"][1]["leeway_s"] = 30
+            it.stage.config.write_text(yaml.safe_dump(config))
+            assert (await reload(it)).json()["changed"] is True
+            # The provider was not needed, and its tokens are as good as before.
+            assert idp.fetches == fetched
+            assert it.gateway._key_sources.remotes[idp.issuer].current is not None
