@@ -237,7 +237,7 @@ def _standing(standing: Standing) -> str:
     if not standing.violated:
         return f"{', '.join(map(_left, standing.left))} left after this"
     broken = (_left(left) for left in standing.left if left.limit in standing.violated)
-    return f"used up: {', '.join(broken)} left; again in {standing.retry_after_s:.1f} s"
+    return f"used up: {', '.join(broken)} left; again in {_span(standing.retry_after_s)}"
 
 
 def _left(left: Left) -> str:
@@ -319,5 +319,9 @@ def _why(refusal: Refusal) -> str:
 
 
 def _no(refusal: Refusal) -> str:
-    later = "" if refusal.retry_after_s is None else f" Again in {refusal.retry_after_s:.1f} s."
+    later = "" if refusal.retry_after_s is None else f" Again in {_span(refusal.retry_after_s)}."
     return f"{refusal.reason.status} {refusal.reason.slug}: {refusal.reason.detail}{later}"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{math.ceil(seconds * 1000)} ms"

@@ -55,10 +55,10 @@ async def _perform(stand: Stand, client: Client, operator: Client) -> Acts:
     whole = await _get(client, stand, "/info", backend)
     view = await _get(client, stand, "/info", partner)
     denied = await _get(client, stand, "/info/visitorName", partner)
-    limited_after, limited = await _rush(client, stand, partner)
-    meanwhile = await _get(client, stand, "/info", backend)
     said = {"token": partner, "path": urlsplit(stand.chat_url).path + "/exitSurvey"}
     explained = _object(await _post(operator, stand, "/explain", said))
+    limited_after, limited = await _rush(client, stand, partner)
+    meanwhile = await _get(client, stand, "/info", backend)
     record = {"jti": "to-be-revoked", "issuer": ISSUER, "note": "the demo"}
     confirmed = await _post(operator, stand, "/revocations", record)
     revoked = await _get(client, stand, "/info", partner)
@@ -69,7 +69,7 @@ async def _perform(stand: Stand, client: Client, operator: Client) -> Acts:
         ("the denied field", _problem(denied) == "field-denied"),
         ("the limit", _problem(limited) == "rate-limited"),
         ("the backend beside a limited partner", meanwhile.status == 200),
-        ("the explanation", explained.get("outcome") in {"action-denied", "rate-limited"}),
+        ("the explanation", explained.get("outcome") == "action-denied"),
         ("the confirmed revocation", confirmed.status == 201),
         ("the revoked token", _problem(revoked) == "token-revoked"),
     )

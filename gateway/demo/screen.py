@@ -142,10 +142,10 @@ def acts_told(acts: Acts) -> str:
 Each client has its own policy (policies/clients/). Of an info the backend sees \
 {acts.fields_of_backend} fields, the partner {len(acts.fields_of_partner)}: \
 {", ".join(acts.fields_of_partner)}. The visitor's name alone: {acts.denied}.
+What would happen if the partner asked for the exit survey, as the private listener explains it:
+{explained}
 The partner asked as fast as it could: after {acts.limited_after} requests 429, with RateLimit: \
 {acts.ratelimit} and Retry-After: {acts.retry_after_s}. The backend meanwhile: \
 {acts.backend_meanwhile}.
-What would happen if the partner asked for the exit survey, as the private listener explains it:
-{explained}
 Its token was revoked, and its next request answered {acts.revoked}.
 Errors: {errors}."""
