@@ -213,6 +213,8 @@ class Gateway:
             await self._at_rest()
             revoked = await self._read_revocations()
             changed = await self._read_again()
+            # What was written since then is in the fingerprint by now, and no later look would find it.
+            revoked |= await self._read_revocations()
             return Reloaded(revoked or changed, self._told(), needs_restart(self.at_start, self.settings))
 
     async def _at_rest(self) -> None:
@@ -225,7 +227,8 @@ class Gateway:
                 return
 
     async def _fingerprint(self, settings: Settings) -> bytes:
-        return await asyncio.to_thread(fingerprint, self._path, settings)
+        # Which file of revocations is in force was settled at the start.
+        return await asyncio.to_thread(fingerprint, self._path, settings, self.at_start.revocations.file)
 
     def _told(self) -> tuple[str, ...]:
         """All that is wrong with the files as they are now."""

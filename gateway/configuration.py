@@ -117,23 +117,26 @@ def _admin_token(path: Path | None) -> bytes | None:
 _ADMIN_TOKEN = re.compile(rb"([!-~]{16,256})\r?\n?")
 
 
-def fingerprint(path: Path, settings: Settings) -> bytes:
-    """A digest over the content of every file that a configuration comes from.
+def fingerprint(path: Path, settings: Settings, revocations: Path | None) -> bytes:
+    """A digest over the content of every file that a configuration comes from, and of this one.
 
     Content, not times: a mounted volume changes by swapping a symlink.
     """
     digest = hashlib.sha256()
-    for file in (path, *_policy_files(settings.policies), *_named(settings)):
-        digest.update(b"\0%s\0" % bytes(file))
-        digest.update(_content(file))
+    for file in (path, *_policy_files(settings.policies), *_named(settings), revocations):
+        if file is not None:
+            digest.update(b"\0%s\0" % bytes(file))
+            digest.update(_content(file))
     return digest.digest()
 
 
 def _policy_files(folder: Path) -> Iterable[Path]:
+    """Those that are read; either folder may be a link to one elsewhere."""
     try:
-        return sorted(file for file in folder.rglob("*.yaml") if file.is_file())
+        clients = sorted(file for file in (folder / "clients").iterdir() if file.suffix == ".yaml")
     except OSError:  # a volume is swapped in just this moment
-        return ()
+        clients = []
+    return (folder / "resources.yaml", *clients)
 
 
 def _named(settings: Settings) -> Iterator[Path]:
@@ -141,7 +144,8 @@ def _named(settings: Settings) -> Iterator[Path]:
         yield from _key_files(account)
     for issuer in settings.issuers:
         yield from filter(None, (issuer.jwks, issuer.secret_file, issuer.ca_file))
-    yield from filter(None, (settings.admin.token_file, settings.revocations.file))
+    if settings.admin.token_file is not None:
+        yield settings.admin.token_file
 
 
 def _content(file: Path) -> bytes:

@@ -475,9 +475,9 @@ class Exchange:
         if busy is not None:
             return busy
         # From here to the flight that has the ticket there is no await.
-        if self._has_ended(granted.grant):
+        if self.flights.drained or self._has_ended(granted.grant):
             self._budget.leave(ticket)
-            return MOVED
+            return DRAINED if self.flights.drained else MOVED
         flight, _ = self.flights.join(object(), lambda: self._once(target, request, ticket, client))
         landed = await landing(flight)
         return Delivered(landed, how, opened=True) if isinstance(landed, Entry) else landed or DRAINED

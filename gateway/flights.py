@@ -18,6 +18,8 @@ class Flights(Generic[T]):
 
     def __init__(self) -> None:
         self._by_key: dict[Hashable, asyncio.Task[T]] = {}
+        #: Whether `drain` has come to its end: who has waited for a turn until now opens no flight any more.
+        self.drained = False
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -43,6 +45,7 @@ class Flights(Generic[T]):
         # What lands may be what another request waited for before its own flight.
         while self._by_key and now() < ends_at:
             await asyncio.wait(set(self._by_key.values()), timeout=ends_at - now())
+        self.drained = True
         late = set(self._by_key.values())
         for flight in late:
             flight.cancel()

@@ -96,6 +96,9 @@ class KeySources:
         self._rows = {row.issuer: row for row in rows}
         self._kept = {issuer.issuer: issuer.keys for issuer in sources.issuers}
         self.remotes = sources.remotes
+        for name, remote in sources.remotes.items():
+            row = self._rows[name]
+            remote.go_by(refresh_s=row.refresh_s, cooldown_s=row.cooldown_s, max_stale_s=row.max_stale_s)
         for remote in set(self._tasks) - set(sources.remotes.values()):
             self._tasks.pop(remote).cancel()
         changed = False
@@ -114,8 +117,11 @@ class KeySources:
 
 
 def _source_of(row: IssuerSettings) -> object:
-    """What decides where keys come from, and which; not what tokens must say."""
-    return row.model_dump(exclude={"audience", "leeway_s", "token_type", "client_claim"})
+    """What decides where keys come from, and which; not how often, nor what tokens must say."""
+    return row.model_dump(exclude=_BESIDE)
+
+
+_BESIDE = {"audience", "leeway_s", "token_type", "client_claim", "refresh_s", "cooldown_s", "max_stale_s"}
 
 
 def _issuer(row: IssuerSettings, source: KeySource) -> Issuer:

@@ -133,9 +133,10 @@ def render(entry: Entry, view: View, target: Target) -> Slot:
     """The slot of (target, view), rendered once per entry."""
     slot = entry.slots.get(view)
     if slot is None:
-        if len(entry.slots) > MAX_VIEWS:
+        cut = [kept for kept in entry.slots if kept != FULL]
+        if len(cut) >= MAX_VIEWS:
             # The oldest. Who has so many views renders now and then what was rendered before.
-            del entry.slots[next(iter(entry.slots))]
+            del entry.slots[cut[0]]
         slot = entry.slots[view] = _render(entry.answer, view, target)
     return slot
 

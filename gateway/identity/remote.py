@@ -60,14 +60,18 @@ class RemoteKeys:
         self._now = now
         self._random = random
         self._tell = tell
-        self._refresh_s = refresh_s
-        self._cooldown_s = cooldown_s
-        self._max_stale_s = max_stale_s
+        self.go_by(refresh_s=refresh_s, cooldown_s=cooldown_s, max_stale_s=max_stale_s)
         self._keys: KeySet | None = None
         self._told: KeySet | None = None
         self._asked_at = 0.0
         self._cool_at = -math.inf
         self._flights: Flights[bool] = Flights()
+
+    def go_by(self, *, refresh_s: float, cooldown_s: float, max_stale_s: float) -> None:
+        """From now on these are the times; the keys stay."""
+        self._refresh_s = refresh_s
+        self._cooldown_s = cooldown_s
+        self._max_stale_s = max_stale_s
 
     @property
     def current(self) -> KeySet | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +19,7 @@ from gateway.core.replies import Reply
 from gateway.demo.stage import ACCOUNT
 from gateway.emulator import Drop, Fault, Hang
 from gateway.upstream.budget import RECOVERY_S, Pace
-from tests.simulation import EmulatedUpstream, Simulation, chat_path, header, name_of, outcome
+from tests.simulation import PLENTY, EmulatedUpstream, Simulation, chat_path, header, name_of, outcome
 from tests.virtual import simulate, virtual
 
 LATENCY_S = 0.12
@@ -489,3 +490,18 @@ async def test_a_storm_of_those_who_leave_leaves_nothing() -> None:
     assert [reply.status for reply in replies] == [201] * 10
     assert name_of(await world.info(chats[0])) == "Natalie"
     await settled(world)
+
+
+@virtual
+async def test_a_write_whose_turn_comes_when_all_is_drained_is_not_sent() -> None:
+    world = Simulation(pace=replace(PLENTY, per_s=2, burst=1, wait_s=5.0))
+    chat = world.chat()
+    await world.info(chat)
+    writing = asyncio.create_task(world.rename(chat, "Zoe"))
+    await asyncio.sleep(0.01)
+    assert world.budget.state()[ACCOUNT].waiting == 1
+    await world.exchange.flights.drain(0)
+    reply = await writing
+    assert (reply.status, json.loads(reply.body)["type"]) == (503, "urn:chat-gateway:problem:draining")
+    assert len(world.upstream.sent) == 1
+    assert (world.budget.state()[ACCOUNT].waiting, world.budget.state()[ACCOUNT].in_flight) == (0, 0)

@@ -1172,16 +1172,45 @@ async def test_half_a_file_waits_for_its_other_half(tmp_path: Path, monkeypatch:
         file.write_text(whole[: whole.index("    # Beats allow")])
         looks = iter(range(100))
 
-        def finished_in_time(path: Path, settings: Settings) -> bytes:
+        def finished_in_time(path: Path, settings: Settings, revocations: Path | None) -> bytes:
             # Has it changed? Twice: is it at rest? Then it is read.
             if next(looks) == 3:
                 file.write_text(whole)
-            return fingerprint(path, settings)
+            return fingerprint(path, settings, revocations)
 
         monkeypatch.setattr("gateway.app.fingerprint", finished_in_time)
         await it.gateway.look_again()
         response = await it.ask("GET", chat_path(it.chat(), "/info"), subject="partner")
         assert "visitorName" not in response.json()["info"]
+
+
+async def test_what_is_revoked_while_files_are_read_is_revoked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "revoked").write_text("")
+    async with changeable(tmp_path, revocations={"file": "revoked"}) as it:
+
+        def meanwhile(path: Path, environ: Mapping[str, str]) -> Configuration:
+            (tmp_path / "revoked").write_text('{"client": "partner"}\n')
+            return configure(path, environ)
+
+        monkeypatch.setattr("gateway.app.configure", meanwhile)
+        edit(tmp_path / "policies" / "clients" / "bff.yaml", "priority: high", "priority: normal")
+        await it.gateway.look_again()
+        response = await it.ask("GET", chat_path(it.chat(), "/info"), subject="partner")
+        assert response.problem == "token-revoked"
+
+
+async def test_a_folder_of_clients_may_be_a_link(tmp_path: Path) -> None:
+    async with changeable(tmp_path) as it:
+        clients = tmp_path / "policies" / "clients"
+        clients.rename(tmp_path / "elsewhere")
+        clients.symlink_to(tmp_path / "elsewhere")
+        await it.gateway.look_again()
+        edit(tmp_path / "elsewhere" / "partner.yaml", "allow: [chat:read]", "allow: [info]")
+        await it.gateway.look_again()
+        events = chat_path(it.chat(), "/events")
+        assert (await it.ask("GET", events, subject="partner")).problem == "action-denied"
 
 
 async def test_an_admin_token_that_is_half_written_opens_nothing(
@@ -1213,7 +1242,7 @@ async def test_what_tokens_must_say_changes_and_the_keys_stay(tmp_path: Path) ->
             fetched = idp.fetches
             idp.behaviour = FAILURES["down"]
             config = yaml.safe_load(it.stage.config.read_text())
-            config["issuers"][1]["leeway_s"] = 30
+            config["issuers"][1] |= {"leeway_s": 30, "refresh_s": 600, "max_stale_s": 3600, "cooldown_s": 20}
             it.stage.config.write_text(yaml.safe_dump(config))
             assert (await reload(it)).json()["changed"] is True
             # The provider was not needed, and its tokens are as good as before.
