@@ -30,7 +30,8 @@ class Failures:
 
     def wait_s(self, peer: str) -> float:
         """How long until the peer may get one more wrong; 0 if it may now."""
-        return wait_s(self._arrivals.get(_host(peer), UNUSED), self._rate(), self._now())
+        arrival = self._arrivals.get(_host(peer))
+        return 0.0 if arrival is None else wait_s(arrival, self._rate(), self._now())
 
     def charge(self, peer: str) -> None:
         """One more was wrong. What comes when all is used up does not make the wait longer."""
