@@ -30,7 +30,8 @@ from gateway.edge.server import Running, bind, listening
 from gateway.edge.web import Cors, Web, WebConfig
 from gateway.exchange import Exchange
 from gateway.identity.failures import Failures
-from gateway.identity.revocations import Revocations, RevocationsError
+from gateway.identity.records import RevocationsError
+from gateway.identity.revocations import Revocations
 from gateway.identity.tokens import Verifier
 from gateway.keysources import KeySources, Sources
 from gateway.observe.logs import adopt, logger

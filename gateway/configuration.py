@@ -17,7 +17,7 @@ from gateway.config.mistakes import Mistake, tidy
 from gateway.config.settings import Account, Settings
 from gateway.core.policy import Policies
 from gateway.identity.keysets import KeyFile, KeySetError
-from gateway.identity.revocations import faults_in_file, faults_in_journal
+from gateway.identity.records import faults_in_file, faults_in_journal
 from gateway.upstream.keys import AppKeys
 
 

@@ -19,7 +19,8 @@ from gateway.edge.web import below
 from gateway.exchange import Exchange
 from gateway.explain import Explanation, explain
 from gateway.identity.documents import type_name
-from gateway.identity.revocations import Revocations, RevocationsError
+from gateway.identity.records import RevocationsError
+from gateway.identity.revocations import Revocations
 from gateway.identity.tokens import Fault
 
 Outcome = tuple[int, object]
