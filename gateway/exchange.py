@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, assert_never
 
-from gateway.core.access import Claims, Grant, Shadow, admit, identify, shadows
+from gateway.core.access import Claims, Grant, Shadow
 from gateway.core.answers import Undressed, undress
 from gateway.core.documents import Broken, well_formed
 from gateway.core.errors import Reason, Refusal
@@ -43,9 +43,10 @@ from gateway.core.freshness import (
     smoothed,
 )
 from gateway.core.headers import body_representation, dress
+from gateway.core.judgement import Granted, Judged, Refused, judge
 from gateway.core.limits import UNCOUNTED, Standing
 from gateway.core.messages import Answer, Key, Representation, UpstreamRequest
-from gateway.core.paths import Target, locate
+from gateway.core.paths import Target
 from gateway.core.policy import Client
 from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
 from gateway.core.requests import Request
@@ -54,47 +55,6 @@ from gateway.flights import Flights, landing
 from gateway.ports import Budget, Clock, Limiter, Observer, Protection, State, Store, Ticket, Verifier
 
 T = TypeVar("T")
-
-#: Clients in shadow mode that match a token, and what they would have decided.
-Shadowing = tuple[tuple[Client, Shadow], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """What steps 1 to 3 say of a request that may be made. Nothing is charged by then."""
-
-    grant: Grant
-    target: Target
-    shadows: Shadowing = ()
-
-    @property
-    def client(self) -> Client:
-        return self.grant.client
-
-    def trip(self, result: Result) -> Trip:
-        """The end of the request, with what is known of it."""
-        if isinstance(result, Refusal) and result.rule is not None:
-            # What was granted by then is not what decided.
-            return Trip(result, self.target, None, self.client.name, result.rule)
-        return Trip(result, self.target, self.grant, self.client.name, self.grant.rule)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """What they say of one that may not. The client is known if the token is one's."""
-
-    refusal: Refusal
-    client: Client | None = None
-    target: Target | None = None
-    shadows: Shadowing = ()
-
-    def trip(self) -> Trip:
-        """The end of the request, with what is known of it."""
-        return Trip(self.refusal, self.target, None, self.refusal.client, self.refusal.rule)
-
-
-Judged = Granted | Refused
-
 
 DRAINED = Failed(Reason.DRAINING)
 CRASHED = Failed(Reason.CRASHED)
@@ -181,21 +141,14 @@ class Exchange:
     def decided(self, claims: Claims, request: Request) -> Judged:
         """Steps 2 and 3, for a token that is known to say this."""
         state = self._state()
-        policies = state.policies
-        client = identify(claims, policies, state.is_revoked)
-        target = locate(request.line, policies.resources, state.accounts, state.default_representation)
-        if isinstance(target, Refusal):
-            # Who it was counts first: without a client nobody learns which resources there are.
-            if isinstance(client, Refusal):
-                return Refused(client)
-            return Refused(replace(target, client=client.name), client)
-        shadowing = tuple(shadows(claims, policies, target)) if policies.shadows else ()
-        if isinstance(client, Refusal):
-            return Refused(client, None, target, shadowing)
-        grant = admit(client, claims, policies, target, state.is_revoked)
-        if isinstance(grant, Refusal):
-            return Refused(grant, client, target, shadowing)
-        return Granted(grant, target, shadowing)
+        return judge(
+            claims,
+            request.line,
+            state.policies,
+            accounts=state.accounts,
+            default=state.default_representation,
+            is_revoked=state.is_revoked,
+        )
 
     async def _still_allowed(self, judged: Granted, request: Request) -> Judged:
         """After a wait: the same, or judged again where the grant has ended."""

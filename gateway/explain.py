@@ -21,13 +21,14 @@ from gateway.core.access import Claims
 from gateway.core.errors import Refusal
 from gateway.core.freshness import Entry, Failed, Fetch, Hold, Serve
 from gateway.core.headers import dress
+from gateway.core.judgement import Granted, Judged, Refused
 from gateway.core.limits import Left, Standing
 from gateway.core.messages import Key, UpstreamRequest
 from gateway.core.paths import Target
 from gateway.core.replies import How
 from gateway.core.requests import Request
 from gateway.core.views import FULL, View
-from gateway.exchange import Exchange, Granted, Judged, Refused, dressed, too_often, whole_body
+from gateway.exchange import Exchange, dressed, too_often, whole_body
 
 Steps = tuple[tuple[str, str], ...]
 

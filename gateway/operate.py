@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
 
+from gateway.admin.web import Outcome, Said
 from gateway.config.settings import Settings
 from gateway.core.access import Claims
 from gateway.core.errors import Reason, Refusal
@@ -22,9 +23,6 @@ from gateway.identity.documents import type_name
 from gateway.identity.records import RevocationsError
 from gateway.identity.revocations import Revocations
 from gateway.identity.tokens import Fault
-
-Outcome = tuple[int, object]
-Said = Mapping[str, object]
 
 #: What `explain` understands. A token, or claims in its place.
 _ASKED = ("body", "claims", "headers", "method", "path", "token")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.config.policies import PATTERNS
-from gateway.core.access import Claims, admit
+from gateway.core.access import ALLOW, Claims, admit
 from gateway.core.errors import Reason, Refusal
 from gateway.core.limits import Limits, Rate
 from gateway.core.messages import Chat, Representation
@@ -20,7 +20,6 @@ from gateway.core.paths import Target
 from gateway.core.policy import CacheRule, Client, Condition, Policies, Resource
 from gateway.core.views import View
 
-ALLOW = "allow"
 #: What is not there on one side.
 NOTHING = "nothing"
 

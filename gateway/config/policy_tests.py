@@ -20,17 +20,17 @@ from gateway.config.clients import NAME, Fields, perhaps
 from gateway.config.documents import Document, read_file, reason_of
 from gateway.config.mistakes import Mistake, dotted, quoted, shown, tidy
 from gateway.config.settings import Settings
-from gateway.core.access import Claims, admit, identify
-from gateway.core.errors import Reason, Refusal
+from gateway.core.access import ALLOW, Claims
+from gateway.core.errors import Reason
+from gateway.core.judgement import Granted, judge
 from gateway.core.messages import Representation
-from gateway.core.paths import PREFIX, Line, locate
+from gateway.core.paths import PREFIX, Line
 from gateway.core.policy import Client, Policies
 from gateway.core.views import KNOWN_FIELDS
 
 #: What a test may be called.
 TEST_NAME = r"[^\x00-\x1f\x7f]{1,120}"
 
-ALLOW = "allow"
 #: Refusals by a rule of the client, and those that come before any.
 _BY_RULE = (Reason.ACCOUNT_DENIED, Reason.ACTION_DENIED, Reason.CHAT_DENIED, Reason.FIELD_DENIED)
 _BEFORE_RULES = (
@@ -192,18 +192,12 @@ def decide(row: CaseRow, policies: Policies, settings: Settings | None = None) -
     Without settings every account is configured, and a token names its client where the test says so.
     """
     claims = Claims(row.claims, math.inf, client=_named(row, settings))
-    client = identify(claims, policies, _nobody)
-    # Who it was counts first, as on the road.
-    if isinstance(client, Refusal):
-        return Decision(client.reason.slug)
     default = Representation.JSON if settings is None else settings.default_representation
-    target = locate(_line(row), policies.resources, _accounts(row, settings), default)
-    if isinstance(target, Refusal):
-        return Decision(target.reason.slug, client)
-    grant = admit(client, claims, policies, target, _nobody)
-    if isinstance(grant, Refusal):
-        return Decision(grant.reason.slug, client, grant.rule)
-    return Decision(ALLOW, client, grant.rule)
+    accounts = _accounts(row, settings)
+    judged = judge(claims, _line(row), policies, accounts=accounts, default=default, is_revoked=_nobody)
+    if isinstance(judged, Granted):
+        return Decision(ALLOW, judged.client, judged.grant.rule)
+    return Decision(judged.refusal.reason.slug, judged.client, judged.refusal.rule)
 
 
 def _nobody(_: str) -> bool:

@@ -33,7 +33,7 @@ from gateway.config.checking import (
 from gateway.config.documents import content_of, reason_of
 from gateway.config.mistakes import quoted
 from gateway.core.messages import Representation
-from gateway.core.peers import Network
+from gateway.core.peers import Network, is_loopback
 
 DEFAULT_POLICIES = "policies"
 ASYMMETRIC = (
@@ -116,17 +116,9 @@ def _origin(value: object) -> str:
     return wrong(expected) if path else origin
 
 
-def _is_loopback(host: str) -> bool:
-    """Whether a host is this machine: `localhost`, 127.0.0.0/8 or ::1 (RFC 6761 §6.3, RFC 6890)."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _encrypted(origin: str) -> bool:
     url = urlsplit(origin)
-    return url.scheme == "https" or _is_loopback(url.hostname or "")
+    return url.scheme == "https" or is_loopback(url.hostname or "")
 
 
 def _encrypted_origin(value: object) -> str:

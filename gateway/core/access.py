@@ -16,6 +16,9 @@ from gateway.core.paths import Target
 from gateway.core.policy import Client, Index, Policies
 from gateway.core.views import View
 
+#: The outcome of a decision that lets a request pass; any other is the slug of a reason.
+ALLOW = "allow"
+
 
 def _for_ever() -> bool:
     return True
@@ -120,7 +123,7 @@ def shadows(claims: Claims, policies: Policies, target: Target) -> Iterator[tupl
     for client in policies.shadows:
         if _conditions_met(client, claims):
             reason, rule = _decide(client, claims, target)
-            yield client, Shadow(client.name, "allow" if reason is None else reason.slug, rule)
+            yield client, Shadow(client.name, ALLOW if reason is None else reason.slug, rule)
 
 
 def _decide(client: Client, claims: Claims, target: Target) -> tuple[Reason | None, str]:

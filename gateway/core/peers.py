@@ -1,4 +1,4 @@
-"""Whose address it is: the peer's, and the visitor's that a client passes on.
+"""Addresses: the peer's, the visitor's that a client passes on, and this machine's own.
 
 X-Forwarded-For is a chain to which every hop appends whom it heard. Read from its end, what a trusted proxy
 appended is believed; the first address that is no trusted proxy's is the peer, and what stands before it is
@@ -46,6 +46,14 @@ def address_of(text: str) -> Address | None:
         return _plain(ipaddress.ip_address(text if found is None else found["six"] or found["four"]))
     except ValueError:
         return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, without brackets and port, is this machine (RFC 6761 §6.3, RFC 6890)."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _is_trusted(peer: str, trusted: Sequence[Network]) -> bool:

@@ -7,11 +7,12 @@ cannot be reached, up to a limit: it might have withdrawn a key in the meantime.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import contextlib
 import math
 from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
 
+from gateway.core.peers import is_loopback
 from gateway.flights import Flights, landing
 from gateway.identity.documents import read_object
 from gateway.identity.fetching import Fetch, Unfetched
@@ -60,7 +61,10 @@ class RemoteKeys:
         self._now = now
         self._random = random
         self._tell = tell
-        self.go_by(refresh_s=refresh_s, cooldown_s=cooldown_s, max_stale_s=max_stale_s)
+        self._retimed = asyncio.Event()
+        self._refresh_s = refresh_s
+        self._cooldown_s = cooldown_s
+        self._max_stale_s = max_stale_s
         self._keys: KeySet | None = None
         self._told: KeySet | None = None
         self._asked_at = 0.0
@@ -68,7 +72,9 @@ class RemoteKeys:
         self._flights: Flights[bool] = Flights()
 
     def go_by(self, *, refresh_s: float, cooldown_s: float, max_stale_s: float) -> None:
-        """From now on these are the times; the keys stay."""
+        """From now on these are the times; the keys stay, and a pause by an older time ends."""
+        if refresh_s != self._refresh_s:
+            self._retimed.set()
         self._refresh_s = refresh_s
         self._cooldown_s = cooldown_s
         self._max_stale_s = max_stale_s
@@ -112,9 +118,15 @@ class RemoteKeys:
                     retry_s, pause_s = FIRST_RETRY_S, self._refresh_s
                 else:
                     retry_s, pause_s = 2 * retry_s, min(retry_s, self._refresh_s)
-                await asyncio.sleep(pause_s * (1 + JITTER * (2 * self._random() - 1)))
+                await self._pause(pause_s * (1 + JITTER * (2 * self._random() - 1)))
         finally:
             await self._flights.drain(0)
+
+    async def _pause(self, seconds: float) -> None:
+        self._retimed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._retimed.wait()
 
     def _join(self) -> asyncio.Task[bool]:
         flight, _ = self._flights.join(self._issuer, self._look)
@@ -181,8 +193,4 @@ def _may_be_asked(url: str, issuer: str) -> bool:
 
 
 def _is_plain_loopback(parts: SplitResult) -> bool:
-    host = parts.hostname or ""
-    try:
-        return parts.scheme == "http" and (host == "localhost" or ipaddress.ip_address(host).is_loopback)
-    except ValueError:
-        return False
+    return parts.scheme == "http" and is_loopback(parts.hostname or "")

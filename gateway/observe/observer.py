@@ -6,6 +6,7 @@ from typing import assert_never
 
 from structlog.typing import FilteringBoundLogger
 
+from gateway.core.access import ALLOW
 from gateway.core.answers import Undressed
 from gateway.core.errors import Refusal
 from gateway.core.freshness import Failed
@@ -56,7 +57,7 @@ class Observer:
         """What decided, and what was refused for what."""
         metrics = self._metrics
         if trip.rule is not None:
-            decision = _outcome(trip) if trip.grant is None else "allow"
+            decision = _outcome(trip) if trip.grant is None else ALLOW
             metrics.decisions[client, trip.rule, decision] += 1
         for shadow in trip.shadows:
             metrics.shadow_decisions[shadow.client, shadow.rule, shadow.outcome] += 1

@@ -6,9 +6,10 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from gateway.core.limits import DAY_S
+
 #: How many days are remembered; with clients from files this is what bounds the table.
 DAYS = 31
-_DAY_S = 86_400
 
 
 @dataclass(slots=True)
@@ -37,7 +38,7 @@ class Usage:
 
     def today(self, client: str) -> Used:
         """The row to count on."""
-        day = int(self._wall() // _DAY_S)
+        day = int(self._wall() // DAY_S)
         used = self._days.get(day, {}).get(client)
         return self._begun(day, client) if used is None else used
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from gateway.core.errors import Reason
 from gateway.core.freshness import Failed
 from gateway.core.links import LinkMap, is_host
+from gateway.core.peers import is_loopback
 from gateway.flights import Flights, landing
 from gateway.upstream.keys import AppKeys
 
@@ -24,7 +25,6 @@ SERVICE = "conversationVep"
 PATIENCE_S = 0.5
 
 _BARE_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
-_LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3})(?::[0-9]+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Accounts:
         if host is None or not self._is_allowed(host):
             return None
         # Plain http never leaves the machine: it is for an emulator whose domain service is plain, too.
-        is_plain = self._discovery.origin.startswith("http://") and _LOOPBACK.fullmatch(host)
+        is_plain = self._discovery.origin.startswith("http://") and is_loopback(host.partition(":")[0])
         return f"{'http' if is_plain else 'https'}://{host}"
 
     def _is_allowed(self, host: str) -> bool:

@@ -124,6 +124,21 @@ async def test_keys_are_fetched_at_once_and_then_again(one: bytes, random: float
 
 
 @virtual
+async def test_a_new_pause_counts_from_now_on(one: bytes) -> None:
+    script = Script(one)
+    keys = remote(script, refresh_s=86_400.0)
+    async with kept_fresh(keys):
+        await asyncio.sleep(10.0)
+        keys.go_by(refresh_s=86_400.0, cooldown_s=1.0, max_stale_s=90_000.0)
+        await asyncio.sleep(10.0)
+        assert script.asked == [0.0]
+        keys.go_by(refresh_s=60.0, cooldown_s=1.0, max_stale_s=90_000.0)
+        await asyncio.sleep(130.0)
+    # Who shortens a day to a minute does not wait for the end of the day.
+    assert script.asked == pytest.approx([0.0, 20.0, 80.0, 140.0], abs=0.01)
+
+
+@virtual
 async def test_a_failed_fetch_is_tried_again_ever_later(one: bytes) -> None:
     script, heard = Script(DOWN), Heard()
     async with kept_fresh(remote(script, heard, refresh_s=20.0)) as keys:

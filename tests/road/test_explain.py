@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from gateway.config.policy_tests import ALLOW, PolicyTest, read_tests
-from gateway.core.access import Claims
+from gateway.config.policy_tests import PolicyTest, read_tests
+from gateway.core.access import ALLOW, Claims
 from gateway.core.errors import Reason, Refusal
 from gateway.core.freshness import Contact, Entry
 from gateway.core.limits import Limits, Rate
