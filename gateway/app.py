@@ -45,7 +45,7 @@ from gateway.stores.memory import MemoryStore
 from gateway.upstream.accounts import Account, Accounts, Discovery
 from gateway.upstream.budget import Budget, Pace
 from gateway.upstream.protection import Protection
-from gateway.upstream.transport import HttpUpstream, Limits, fetcher
+from gateway.upstream.transport import Bounds, HttpUpstream, fetcher
 
 #: How long an idle connection to the upstream is kept; shorter than what servers usually allow.
 UPSTREAM_IDLE_S = 15.0
@@ -96,7 +96,7 @@ class Gateway:
         self._seen: bytes | None = None
         self._reloading = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
-        self._limits = Limits(settings.upstream.deadline_ms / 1000, settings.upstream.max_answer_bytes)
+        self._bounds = Bounds(settings.upstream.deadline_ms / 1000, settings.upstream.max_answer_bytes)
         self.transport = _transport(settings)
         self.budget = Budget(self._pace, clock.now)
         self._app_keys = dict(configuration.app_keys)
@@ -341,11 +341,11 @@ class Gateway:
             Discovery(settings.discovery.url, settings.discovery.allowed_domains),
             settings.public_url,
             settings.link_hosts,
-            fetcher(self.transport, self._limits),
+            fetcher(self.transport, self._bounds),
         )
 
     def _upstream(self) -> HttpUpstream:
-        return HttpUpstream(self._accounts, self.transport, self._limits, self._ask_again)
+        return HttpUpstream(self._accounts, self.transport, self._bounds, self._ask_again)
 
     async def _ask_again(self, account: str) -> None:
         """Wait until the budget has room for one more; then it is sent, and counted."""

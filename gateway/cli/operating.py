@@ -252,7 +252,7 @@ def reload(config: ConfigOption) -> None:
     said = _asked(config, "POST", "/reload", {})
     for name in said["needs_restart"]:
         typer.echo(f"takes a restart: {name}")
-    typer.echo("reloaded" if said["changed"] else "nothing has changed")
+    typer.echo("reloaded" if said["changed"] else "nothing has changed since it was last read")
 
 
 def _asked(config: Path, method: str, path: str, said: object = None) -> Any:

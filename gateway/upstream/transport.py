@@ -27,7 +27,7 @@ from gateway.upstream.keys import AppKey, AppKeys
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Bounds:
     """Bounds on the way to the upstream. The deadline spans everything from connecting to the last byte."""
 
     deadline_s: float
@@ -97,12 +97,12 @@ class HttpUpstream:
         self,
         accounts: Accounts,
         transport: httpx2.AsyncBaseTransport,
-        limits: Limits,
+        bounds: Bounds,
         ask_again: Callable[[str], Awaitable[None]],
     ) -> None:
         self._accounts = accounts
         self._transport = transport
-        self._limits = limits
+        self._bounds = bounds
         self._ask_again = ask_again
         self._probes: Flights[Answer | Failed] = Flights()
 
@@ -113,7 +113,7 @@ class HttpUpstream:
     async def send(self, request: UpstreamRequest, *, is_read: bool) -> Answer | Failed:
         """The upstream's answer, or how the attempt ended. Never raises for what the upstream does."""
         try:
-            async with asyncio.timeout(self._limits.deadline_s) as deadline:
+            async with asyncio.timeout(self._bounds.deadline_s) as deadline:
                 origin = await self._accounts.origin(request.account)
                 if isinstance(origin, Failed):
                     return origin
@@ -189,7 +189,7 @@ class HttpUpstream:
             content=request.body or None,
             extensions={"trace": progress},
         )
-        return key.blanked(await _carry(self._transport, sent, self._limits.max_answer_bytes))
+        return key.blanked(await _carry(self._transport, sent, self._bounds.max_answer_bytes))
 
 
 def _refuses_key(answer: Answer | Failed) -> bool:
@@ -258,14 +258,14 @@ def _inflated(body: bytes, coding: bytes, max_bytes: int) -> bytes:
     return plain
 
 
-def fetcher(transport: httpx2.AsyncBaseTransport, limits: Limits) -> Get:
+def fetcher(transport: httpx2.AsyncBaseTransport, bounds: Bounds) -> Get:
     """Fetch a URL without any credentials, for the domain service: the body of a 200, else None."""
 
     async def get(url: str) -> bytes | None:
         request = httpx2.Request("GET", url, headers=[(b"accept", b"application/json")])
         try:
-            async with asyncio.timeout(limits.deadline_s):
-                answer = await _carry(transport, request, limits.max_answer_bytes)
+            async with asyncio.timeout(bounds.deadline_s):
+                answer = await _carry(transport, request, bounds.max_answer_bytes)
         except _UNFETCHED:
             return None
         return answer.body if answer.status == 200 else None

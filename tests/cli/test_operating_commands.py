@@ -309,7 +309,7 @@ def test_a_wrong_revocation_is_a_wrong_command_line(tmp_path: Path, arguments: l
 def test_reload_says_what_came_of_it(tmp_path: Path) -> None:
     with running(tmp_path / "gateway") as site:
         partner = site.policies / "clients" / "partner.yaml"
-        assert site.run("reload").stdout == "nothing has changed\n"
+        assert site.run("reload").stdout == "nothing has changed since it was last read\n"
         edit(partner, "    priority: low\n", "    priority: normal\n")
         edit(site.stage.config, "reload_s: 3600", "drain_s: 1")
         changed = site.run("reload")
