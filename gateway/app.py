@@ -11,19 +11,19 @@ import asyncio
 import contextlib
 import gc
 import random
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx2
 from structlog.typing import FilteringBoundLogger
 
 from gateway.admin.web import Access, Handles, admin
 from gateway.config.settings import Settings, needs_restart
 from gateway.configuration import Configuration, Misconfigured, configure, fingerprint
+from gateway.core.access import Claims, identify
+from gateway.core.errors import Refusal
 from gateway.core.limits import Rate
 from gateway.core.views import FULL
 from gateway.edge.server import Running, bind, listening
@@ -36,15 +36,17 @@ from gateway.identity.tokens import Verifier
 from gateway.keysources import KeySources, Sources
 from gateway.observe.logs import adopt, logger
 from gateway.observe.metrics import Gauges, Metrics, Reloads
-from gateway.observe.observer import Observer
+from gateway.observe.observer import NOBODY, Observer
 from gateway.observe.usage import Usage
 from gateway.operate import Operations, Reloaded
 from gateway.ports import Clock, State, Upstream
+from gateway.shortcut import News, ShortCut
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
 from gateway.upstream.accounts import Account, Accounts, Discovery
 from gateway.upstream.budget import Budget, Pace
 from gateway.upstream.protection import Protection
+from gateway.upstream.session import Session
 from gateway.upstream.transport import Bounds, HttpUpstream, fetcher
 
 #: How long an idle connection to the upstream is kept; shorter than what servers usually allow.
@@ -87,7 +89,7 @@ class Gateway:
         self._path = path
         self._environ = environ
         self._clock = clock
-        self._log = log or logger(settings.log_level)
+        self._log = log or logger(settings.log_level, wall=clock.wall)
         usage = Usage(clock.wall)
         self._observer = Observer(self.metrics, self._log, usage)
         self._reloads = Reloads(clock.wall(), policies_version=configuration.policies.version)
@@ -100,28 +102,56 @@ class Gateway:
         self.transport = _transport(settings)
         self.budget = Budget(self._pace, clock.now)
         self._app_keys = dict(configuration.app_keys)
-        self.revocations = _revocations(settings, clock)
+        self._news = News()
+        self.revocations = _revocations(settings, clock, self._news.tell)
         self._protection = Protection(clock.now, lambda: self.settings.upstream.max_pause_ms / 1000)
-        self._key_sources = KeySources(self._log, self._observer.crashed, clock.now, random.random)
+        self._key_sources = KeySources(
+            self._log, self._observer.crashed, clock.now, random.random, self._news.tell
+        )
         failures = Failures(self._failed_tokens, clock.now)
         self._sources = self._key_sources.prepare(configuration)
         self._key_sources.adopt(self._sources, settings.issuers)
-        self._verifier = Verifier(self._sources.issuers, clock.wall, self.revocations, failures)
+        self._verifier = Verifier(
+            self._sources.issuers,
+            clock.wall,
+            self.revocations,
+            failures,
+            owner=self._owner,
+            max_bytes=settings.memory.tokens_bytes,
+            changed=self._news.tell,
+        )
         self._accounts = self._accounts_of(settings)
         self._state = self._state_of(configuration, 0, self._upstream())
+        store = MemoryStore(settings.cache.max_bytes, clock.now, lambda: self._views)
+        limiter = MemoryLimiter(clock.now, clock.wall)
+        self.short_cut = (
+            ShortCut(
+                max_bytes=settings.memory.grants_bytes,
+                state=lambda: self._state,
+                news=self._news,
+                clock=clock,
+                limiter=limiter,
+                store=store,
+                observer=self._observer,
+                new_id=_new_id,
+            )
+            if settings.short_cut
+            else None
+        )
         self.exchange = Exchange(
             state=lambda: self._state,
             clock=clock,
             verifier=self._verifier,
-            store=MemoryStore(settings.cache.max_bytes, clock.now, lambda: self._views),
-            limiter=MemoryLimiter(clock.now, clock.wall),
+            store=store,
+            limiter=limiter,
             budget=self.budget,
             protection=self._protection,
             observer=self._observer,
+            short_cut=self.short_cut,
         )
-        self.metrics.gauges = self._gauges()
+        self.metrics.gauges = self._gauges(store)
         self._web_config = _web_config(settings)
-        self.web = Web(self.exchange, lambda: self._web_config, lambda: secrets.token_hex(8), clock.wall)
+        self.web = Web(self.exchange, lambda: self._web_config, _new_id, clock.wall)
         self.operations = Operations(
             exchange=self.exchange,
             revocations=self.revocations,
@@ -133,21 +163,32 @@ class Gateway:
         )
         self.admin = admin(self._handles(usage))
 
-    def _gauges(self) -> Gauges:
+    def _gauges(self, store: MemoryStore) -> Gauges:
         return Gauges(
             flights=lambda: len(self.exchange.flights),
             keys=lambda: self._key_sources.remotes,
             reloads=self._reloads_told,
             budgets=self.budget.state,
             revocations=self.revocations.count,
+            kept=lambda: self._kept(store),
         )
+
+    def _kept(self, store: MemoryStore) -> Mapping[str, tuple[int, int]]:
+        said = self.at_start
+        kept = {
+            "entries": (store.weight, said.cache.max_bytes),
+            "tokens": (self._verifier.weight, said.memory.tokens_bytes),
+        }
+        if self.short_cut is not None:
+            kept["grants"] = self.short_cut.weight, said.memory.grants_bytes
+        return kept
 
     def _handles(self, usage: Usage) -> Handles:
         return Handles(
             access=self._access,
             is_ready=lambda: self.ready,
             status=self._status,
-            exposition=self.metrics.exposition,
+            exposition=self.metrics.scrape,
             usage=usage.table,
             revocations=self.revocations.entries,
             revoke=self.operations.revoke,
@@ -161,6 +202,10 @@ class Gateway:
         return self._configuration.settings
 
     # -- what rooms ask, each time anew ------------------------------------------------------------------
+
+    def _owner(self, claims: Claims) -> str:
+        client = identify(claims, self._state.policies, lambda _: False)
+        return NOBODY if isinstance(client, Refusal) else client.name
 
     def _pace(self, account: str) -> Pace:
         # A request may still be under way for an account that is no more.
@@ -300,6 +345,7 @@ class Gateway:
             self._configuration = read
             self._state = self._state_of(read, self._state.epoch + moved, upstream)
             self._web_config = _web_config(read.settings)
+        self._news.tell()
         self._adopted(read, changed=keys_changed or not same)
         return keys_changed or not same
 
@@ -393,14 +439,13 @@ class Gateway:
         await self.exchange.flights.drain(self.at_start.drain_s)
 
 
-def _transport(settings: Settings) -> httpx2.AsyncHTTPTransport:
-    connections = settings.upstream.max_connections
-    limits = httpx2.Limits(
-        max_connections=connections,
-        max_keepalive_connections=connections,
-        keepalive_expiry=UPSTREAM_IDLE_S,
-    )
-    return httpx2.AsyncHTTPTransport(trust_env=False, limits=limits)
+def _transport(settings: Settings) -> Session:
+    return Session(settings.upstream.max_connections, UPSTREAM_IDLE_S)
+
+
+def _new_id() -> str:
+    """An id that nobody else has by chance; it is no secret."""
+    return f"{random.getrandbits(64):016x}"
 
 
 def _places(read: Configuration) -> object:
@@ -410,10 +455,10 @@ def _places(read: Configuration) -> object:
     return settings.public_url, settings.link_hosts, settings.discovery, upstreams, read.policies.resources
 
 
-def _revocations(settings: Settings, clock: Clock) -> Revocations:
+def _revocations(settings: Settings, clock: Clock, changed: Callable[[], None]) -> Revocations:
     said = settings.revocations
     try:
-        return Revocations(said.file, said.journal, clock.wall)
+        return Revocations(said.file, said.journal, clock.wall, changed)
     except RevocationsError as error:
         raise Misconfigured(tuple(f"revocations: {fault}" for fault in error.faults)) from None
 
@@ -443,7 +488,10 @@ async def running(gateway: Gateway) -> AsyncIterator[Running]:
         try:
             await gateway.begin()
             listeners = listening(
-                (gateway.web, public), (gateway.admin, private), settings.drain_s, gateway.drain
+                (gateway.web, gateway.short_cut, public),
+                (gateway.admin, private),
+                settings.drain_s,
+                gateway.drain,
             )
             async with listeners as addresses:
                 gateway.ready = True

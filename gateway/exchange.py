@@ -17,12 +17,13 @@ Every step returns a value; what went wrong is a value too, and every waiter of 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, assert_never
 
 from gateway.core.access import Claims, Grant, Shadow
-from gateway.core.answers import Undressed, undress
+from gateway.core.answers import Undressed, render, undress
 from gateway.core.documents import Broken, well_formed
 from gateway.core.errors import Reason, Refusal
 from gateway.core.freshness import (
@@ -47,12 +48,24 @@ from gateway.core.judgement import Granted, Judged, Refused, judge
 from gateway.core.limits import UNCOUNTED, Standing
 from gateway.core.messages import Answer, Key, Representation, UpstreamRequest
 from gateway.core.paths import Target
+from gateway.core.places import Armed
 from gateway.core.policy import Client
 from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
 from gateway.core.requests import Request
 from gateway.core.visitors import with_visitor_ip
 from gateway.flights import Flights, landing
-from gateway.ports import Budget, Clock, Limiter, Observer, Protection, State, Store, Ticket, Verifier
+from gateway.ports import (
+    Budget,
+    Clock,
+    Limiter,
+    Observer,
+    Protection,
+    ShortCut,
+    State,
+    Store,
+    Ticket,
+    Verifier,
+)
 
 T = TypeVar("T")
 
@@ -84,6 +97,7 @@ class Exchange:
         budget: Budget[Any],
         protection: Protection,
         observer: Observer,
+        short_cut: ShortCut | None = None,
     ) -> None:
         self._state = state
         self.clock = clock
@@ -93,6 +107,7 @@ class Exchange:
         self._budget = budget
         self.protection = protection
         self._observer = observer
+        self._short_cut = short_cut
         self._round_trips_s: dict[str, float] = {}
         self._tickets: dict[Hashable, Ticket] = {}
         self.flights: Flights[Entry | Failed] = Flights()
@@ -117,7 +132,37 @@ class Exchange:
             trip = replace(trip, result=CRASHED)
             made = reply(trip, request, default, now, wall)
         self._observer.replied(request, trip, made, now - began)
+        if request.poll is not None and self._short_cut is not None:
+            self._remember(self._short_cut, request, trip, now)
         return made
+
+    def _remember(self, short_cut: ShortCut, request: Request, trip: Trip, now: float) -> None:
+        """Hand over a hit that would be one again."""
+        result, target, grant = trip.result, trip.target, trip.grant
+        if not isinstance(result, Delivered) or result.how is not How.HIT or target is None or grant is None:
+            return
+        if target.dropped or trip.shadows:
+            # What a shadow says is counted, and a dropped parameter may be another each time.
+            return
+        until = self._hit_until(target, result.entry, now)
+        if now < until:
+            slot = render(result.entry, grant.view, target)
+            entry = result.entry
+            armed = Armed(slot, until, entry.sent_at, entry.fresh_until, target.chat)
+            short_cut.remember(request, target, grant, armed)
+
+    def _hit_until(self, target: Target, entry: Entry, now: float) -> float:
+        """Until when such requests are hits that do nothing, if nothing is learned of the chat meanwhile."""
+        if self._store.get(target.key) is not entry or entry.generation != self._generation(target):
+            return now
+        contact = self._contact(target)
+        quiet_until = math.inf if contact is None else contact.quiet_until()
+        if now < entry.refresh_at:
+            return min(entry.refresh_at, quiet_until)
+        # Before a flight has its turn, whoever joins it may get it an earlier one.
+        ticket = self._tickets.get((target.key, entry.generation))
+        has_left = ticket is not None and ticket.boarded
+        return min(entry.fresh_until, quiet_until) if has_left else now
 
     async def _travel(self, request: Request) -> Trip:
         judged = await self.judge(request)
@@ -255,8 +300,13 @@ class Exchange:
             ticket.join(client)
         task, _ = self.flights.join(key, lambda: self._flight(target, generation, ticket, client))
         if opened:
-            task.add_done_callback(lambda _: self._tickets.pop(key))
+            task.add_done_callback(lambda _: self._landed(key, target))
         return _Flying(task, ticket, opened, ticket.turn.done() and not ticket.boarded)
+
+    def _landed(self, key: Hashable, target: Target) -> None:
+        """Whatever a flight brings, the next request may open another."""
+        self._tickets.pop(key)
+        self._store.disarm(target.chat)
 
     def _ticket(self, target: Target, client: Client) -> Ticket:
         contact = self._contact(target)
@@ -343,7 +393,7 @@ class Exchange:
             key = target.key if self._generation(target) == generation else None
             return self._failed(target, key, heard)
         self.protection.succeeded(target.key)
-        return self._keep(target, generation, sent_at, heard)
+        return self._keep(target, generation, sent_at, heard, client)
 
     # -- 8 to 11: ask, and keep what was heard --------------------------------------------------------
 
@@ -373,7 +423,9 @@ class Exchange:
             self._budget.slow_down(target.account, self.clock.now() + (told.retry_after_s or 0.0))
         return told
 
-    def _keep(self, target: Target, generation: Generation, sent_at: float, heard: Undressed) -> Entry:
+    def _keep(
+        self, target: Target, generation: Generation, sent_at: float, heard: Undressed, client: Client
+    ) -> Entry:
         known = self._contact(target) or Contact(sent_at)
         contact = replace(known, at=sent_at, state=heard.facts.state or known.state)
         round_trip_s = self._round_trips_s.get(target.account, 0.0)
@@ -381,7 +433,7 @@ class Exchange:
             heard.answer, heard.verdict, target.resource.cache, generation, contact, round_trip_s=round_trip_s
         )
         if entry.fresh_until > entry.sent_at and self._generation(target) == generation:
-            self._store.put(target.key, entry)
+            self._store.put(target.key, entry, client.name)
         return entry
 
     # -- writes, and reads that are nobody else's --------------------------------------------------------

@@ -26,7 +26,10 @@ class Sources:
 
 
 class KeySources:
-    """Keeps a source over a reload where nothing about it changed, and the remote ones fresh."""
+    """Keeps a source over a reload where nothing about it changed, and the remote ones fresh.
+
+    `changed` is called in the step in which a source that is in force has other keys, or none any more.
+    """
 
     def __init__(
         self,
@@ -34,11 +37,13 @@ class KeySources:
         crashed: Callable[[Exception], None],
         now: Callable[[], float],
         random: Callable[[], float],
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._log = log
         self._crashed = crashed
         self._now = now
         self._random = random
+        self._changed = changed
         self._rows: dict[str, IssuerSettings] = {}
         self._kept: dict[str, KeySource] = {}
         self._tasks: dict[RemoteKeys, asyncio.Task[None]] = {}
@@ -79,6 +84,7 @@ class KeySources:
             now=self._now,
             random=self._random,
             tell=tell,
+            changed=self._changed,
             refresh_s=row.refresh_s,
             cooldown_s=row.cooldown_s,
             max_stale_s=row.max_stale_s,
@@ -104,7 +110,9 @@ class KeySources:
         changed = False
         for name, read in sources.key_files.items():
             kept = self._kept[name]
-            changed |= isinstance(kept, KeyFile) and kept is not read and kept.adopt(read)
+            if isinstance(kept, KeyFile) and kept is not read and kept.adopt(read):
+                changed = True
+                self._changed()
         return changed
 
     async def close(self) -> None:

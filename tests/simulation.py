@@ -1,13 +1,15 @@
 """The road on virtual time: a whole hour passes in a second, and every run of a seed is the same.
 
-`Simulation` wires a real exchange to the emulator without sockets; only the transport is replaced, by one
-that takes time (see tests/virtual.py).
+`Simulation` wires a real exchange, and before it a real edge, to the emulator without sockets; only the
+transports are replaced: the one to the upstream by one that takes time (see tests/virtual.py), those of
+clients by ones in memory (see tests/connections.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +26,7 @@ from gateway.core.policy import STATES, CacheRule, Client, Policies
 from gateway.core.replies import Reply
 from gateway.core.requests import Request
 from gateway.demo.stage import ACCOUNT, ISSUER, shipped_policies
+from gateway.edge.web import Cors, Web, WebConfig
 from gateway.emulator import (
     Drip,
     Drop,
@@ -41,10 +44,12 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.observer import Observer
 from gateway.observe.usage import Usage
 from gateway.ports import State
+from gateway.shortcut import News, ShortCut
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
 from gateway.upstream.budget import Budget, Pace
 from gateway.upstream.protection import Protection
+from tests.connections import Edge
 
 #: Epoch seconds at which virtual time starts.
 EPOCH = 1_800_000_000.0
@@ -79,6 +84,8 @@ class TokensAsNames:
         #: Claims of a subject beside `iss` and `sub`.
         self.more: dict[str, dict[str, object]] = {}
         self.revoked: set[str] = set()
+        #: How often the keys were changed: what was verified before does not stand.
+        self.keys = 0
 
     async def verify(self, authorization: bytes | None, peer: str | None) -> Claims | Refusal:
         del peer
@@ -91,7 +98,8 @@ class TokensAsNames:
         if subject in self.revoked:
             return Refusal(Reason.TOKEN_REVOKED)
         values = {"iss": ISSUER, "sub": subject, **self.more.get(subject, {})}
-        return Claims(values, expires_at, lambda: subject not in self.revoked)
+        keys = self.keys
+        return Claims(values, expires_at, lambda: keys == self.keys and subject not in self.revoked)
 
 
 @dataclass(slots=True)
@@ -167,7 +175,11 @@ async def nothing() -> Failed:
 
 
 class Simulation:
-    """Exchange and emulator on one virtual clock. Make it inside `simulate`."""
+    """Edge, exchange and emulator on one virtual clock. Make it inside `simulate`.
+
+    Without `short_cut` all that comes over a `connection` takes the road. Whoever ends grants before their
+    time, other than by the methods here, has to tell `news`.
+    """
 
     def __init__(
         self,
@@ -178,6 +190,9 @@ class Simulation:
         store: type[MemoryStore] = MemoryStore,
         log_level: str = "info",
         pace: Pace = PLENTY,
+        store_bytes: int = 64 * 1024 * 1024,
+        short_cut: Callable[..., ShortCut] | None = ShortCut,
+        grants_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         self.clock = VirtualClock()
         self.emulator = Emulator(
@@ -185,7 +200,7 @@ class Simulation:
         )
         self.upstream = EmulatedUpstream(self.emulator, latency_s)
         self.verifier = TokensAsNames(self.clock)
-        self.store = store(64 * 1024 * 1024, self.clock.now)
+        self.store = store(store_bytes, self.clock.now)
         self.metrics = Metrics()
         self.log = io.StringIO()
         self.revoked_clients: set[str] = set()
@@ -201,6 +216,19 @@ class Simulation:
             self.upstream,
             self.revoked_clients.__contains__,
         )
+        self.news = News()
+        self._ids = itertools.count()
+        observer = Observer(self.metrics, logger(log_level, self.log, self.clock.wall), self.usage)
+        self.short_cut = short_cut and short_cut(
+            max_bytes=grants_bytes,
+            state=lambda: self.state,
+            news=self.news,
+            clock=self.clock,
+            limiter=self.limiter,
+            store=self.store,
+            observer=observer,
+            new_id=self._new_id,
+        )
         self.exchange = Exchange(
             state=lambda: self.state,
             clock=self.clock,
@@ -209,8 +237,15 @@ class Simulation:
             limiter=self.limiter,
             budget=self.budget,
             protection=Protection(self.clock.now, lambda: MAX_PAUSE_S),
-            observer=Observer(self.metrics, logger(log_level, self.log), self.usage),
+            observer=observer,
+            short_cut=self.short_cut,
         )
+        self.web_config = WebConfig(b"", Cors(frozenset(), 600), 1_000_000)
+        self.web = Web(self.exchange, lambda: self.web_config, self._new_id, self.clock.wall)
+        self.edge = Edge(self.web, self.short_cut)
+
+    def _new_id(self) -> str:
+        return f"id-{next(self._ids)}"
 
     async def ask(
         self,
@@ -263,11 +298,28 @@ class Simulation:
         """Read new policies, in which that client is no more."""
         self.adopt(client for client in self.state.policies.clients if client.name != name)
 
-    def adopt(self, clients: Iterable[Client]) -> None:
-        """Read new policies, in which these are the clients."""
+    def adopt(self, clients: Iterable[Client], shadows: Iterable[Client] = ()) -> None:
+        """Read new policies, in which these are the clients, and those the ones in shadow mode."""
         old = self.state.policies
-        policies = replace(old, version=old.version + 1, clients=tuple(clients))
+        version = old.version + 1
+        policies = replace(old, version=version, clients=tuple(clients), shadows=tuple(shadows))
         self.state = replace(self.state, policies=policies)
+        self.news.tell()
+
+    def revoke(self, subject: str) -> None:
+        """Revoke a token."""
+        self.verifier.revoked.add(subject)
+        self.news.tell()
+
+    def revoke_client(self, name: str) -> None:
+        """Revoke a client, with all its tokens."""
+        self.revoked_clients.add(name)
+        self.news.tell()
+
+    def change_keys(self) -> None:
+        """Let the issuer have other keys, and sign all tokens anew with them."""
+        self.verifier.keys += 1
+        self.news.tell()
 
     async def settle(self) -> None:
         """Let all that is in flight land, and see that nothing is left of it."""

@@ -54,7 +54,7 @@ class Handles:
     access: Callable[[], Access]
     is_ready: Callable[[], bool]
     status: Callable[[], Mapping[str, object]]
-    exposition: Callable[[], bytes]
+    exposition: Callable[[], Awaitable[bytes]]
     usage: Callable[[], object]
     revocations: Callable[[], object]
     revoke: Callable[[Said], Awaitable[Outcome]]
@@ -82,7 +82,7 @@ def admin(handles: Handles) -> Starlette:
         _check_host(request, access)
         if not access.open_metrics:
             _check(request, access)
-        return _text(handles.exposition(), "text/plain; version=0.0.4; charset=utf-8")
+        return _text(await handles.exposition(), "text/plain; version=0.0.4; charset=utf-8")
 
     async def usage(_: Request) -> Response:
         return _json(200, handles.usage())

@@ -46,7 +46,7 @@ _FETCHED = ("jwks_url", "oidc_discovery")
 AT_START = (
     *("listen", "admin_listen", "revocations"),
     *("upstream.deadline_ms", "upstream.max_connections", "upstream.max_answer_bytes"),
-    *("cache", "drain_s", "log_level"),
+    *("cache", "memory", "short_cut", "drain_s", "log_level"),
 )
 
 T = TypeVar("T")
@@ -422,6 +422,13 @@ class Cache(Model):
     max_bytes: Annotated[int, whole(1_048_576, 17_179_869_184)] = 67_108_864
 
 
+class Memory(Model):
+    """How much is remembered: tokens that were verified, and grants for the short cut."""
+
+    tokens_bytes: Annotated[int, whole(1_048_576, 17_179_869_184)] = 67_108_864
+    grants_bytes: Annotated[int, whole(1_048_576, 17_179_869_184)] = 134_217_728
+
+
 class Cors(Model):
     """Which origins may read answers in browsers; none by default."""
 
@@ -460,6 +467,8 @@ class Settings(Model):
     upstream: Upstream = Upstream()
     budget: Budget = Budget()
     cache: Cache = Cache()
+    memory: Memory = Memory()
+    short_cut: Annotated[bool, FLAG] = True
     max_body_bytes: Annotated[int, whole(1_024, 8_388_608)] = 262_144
     default_representation: RepresentationName = Representation.JSON
     cors: Cors = Cors()

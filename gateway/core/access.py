@@ -8,6 +8,7 @@ when it is dead.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,10 @@ ALLOW = "allow"
 
 def _for_ever() -> bool:
     return True
+
+
+def _nobody(_name: str) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +45,22 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class DeadWhen:
-    """The end of a grant: the token's expiry, its revocation or that of its key, or newer policies."""
+    """The end of a grant: its token expired, or was revoked, or its key or client was; or newer policies."""
 
     expires_at: float
     policies_version: int
     stands: Callable[[], bool] = field(default=_for_ever, compare=False, repr=False)
+    client: str = field(default="", compare=False, repr=False)
+    is_revoked: Callable[[str], bool] = field(default=_nobody, compare=False, repr=False)
 
     def passed(self, wall: float, policies_version: int) -> bool:
         """Whether it has come, at `wall` (epoch seconds) and under policies of that version."""
-        return wall >= self.expires_at or policies_version != self.policies_version or not self.stands()
+        return (
+            wall >= self.expires_at
+            or policies_version != self.policies_version
+            or not self.stands()
+            or self.is_revoked(self.client)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +105,15 @@ def _candidates(claims: Claims, index: Index) -> Iterator[Client]:
 
 
 def _matches(client: Client, claims: Claims) -> bool:
-    return claims.client in {None, client.name} and _conditions_met(client, claims)
+    return (claims.client is None or claims.client == client.name) and _conditions_met(client, claims)
 
 
 def _conditions_met(client: Client, claims: Claims) -> bool:
-    return all(condition.met_by(claims.values.get(condition.claim)) for condition in client.match)
+    said = claims.values
+    for condition in client.match:  # noqa: SIM110 - asked for every request; a generator costs as much again
+        if not condition.met_by(said.get(condition.claim)):
+            return False
+    return True
 
 
 def admit(
@@ -107,12 +123,9 @@ def admit(
     reason, rule = _decide(client, claims, target)
     if reason is not None:
         return Refusal(reason, client=client.name, rule=rule)
-    stands = claims.stands
-    return Grant(
-        client,
-        rule,
-        DeadWhen(claims.expires_at, policies.version, lambda: stands() and not is_revoked(client.name)),
-    )
+    dead_when = DeadWhen(claims.expires_at, policies.version, claims.stands, client.name, is_revoked)
+    # Many grants, few rules: the name of each is in memory once.
+    return Grant(client, sys.intern(rule), dead_when)
 
 
 def shadows(claims: Claims, policies: Policies, target: Target) -> Iterator[tuple[Client, Shadow]]:

@@ -14,7 +14,7 @@ from gateway.core.documents import Broken, Document, InfoFacts, UpstreamError, r
 from gateway.core.errors import Reason
 from gateway.core.faults import Asked, Verdict, judge
 from gateway.core.freshness import Entry, Failed
-from gateway.core.headers import media_type
+from gateway.core.headers import lines, media_type
 from gateway.core.links import LinkMap, clean_text, rewrite, rewrite_url
 from gateway.core.messages import Answer, Headers, Representation
 from gateway.core.paths import Target
@@ -162,7 +162,11 @@ def _render(answer: Answer, view: View, target: Target) -> Slot:
         document = Document.parse(body, target.representation)
         etag = b'W/"' + document.fingerprint(rule.volatile).encode() + b'"'
         head.append((b"etag", etag))
-    return Slot(answer.status, tuple(head), body, etag)
+    head_304 = tuple(pair for pair in head if pair[0] in _OF_304)
+    return Slot(answer.status, lines(tuple(head)), body, etag, lines(head_304))
+
+
+_OF_304 = frozenset({b"cache-control", b"etag"})
 
 
 def _shown(body: bytes, representation: Representation, view: View) -> bytes:

@@ -39,8 +39,7 @@ class Number(str):
 
     __slots__ = ()
 
-    def __repr__(self) -> str:
-        return str(self)
+    __repr__ = str.__str__
 
 
 class Element(NamedTuple):
@@ -274,16 +273,23 @@ def _seconds(text: str | None) -> float | None:
 
 def _without(node: object, names: frozenset[str]) -> object:
     """The document as nested built-ins whose `ascii` tells any two apart."""
-    if isinstance(node, str):
-        return node
+    # Most nodes are strings: asked here, they cost no call.
     if isinstance(node, dict):
-        return {key: _without(value, names) for key, value in node.items() if key not in names}
+        return {
+            key: value if isinstance(value, str) else _without(value, names)
+            for key, value in node.items()
+            if key not in names
+        }
     if isinstance(node, list):
         return [_without(child, names) for child in node]
     if isinstance(node, Element):
         attributes = {name: value for name, value in node.attributes.items() if _local(name) not in names}
-        rest = [child for child in node.children if isinstance(child, str) or _local(child.name) not in names]
-        return (node.name, attributes, [_without(child, names) for child in rest])
+        rest = [
+            child if isinstance(child, str) else _without(child, names)
+            for child in node.children
+            if isinstance(child, str) or _local(child.name) not in names
+        ]
+        return (node.name, attributes, rest)
     return node
 
 

@@ -26,6 +26,18 @@ class Reason(enum.Enum):
         "Malformed path",
         "The path has a character or a segment that no resource has.",
     )
+    TARGET_TOO_LONG = (
+        "target-too-long",
+        414,
+        "Target too long",
+        "The path and query are longer than the gateway reads.",
+    )
+    HEAD_TOO_LARGE = (
+        "head-too-large",
+        431,
+        "Head too large",
+        "The header fields are more or longer than the gateway reads.",
+    )
     MALFORMED_QUERY = (
         "malformed-query",
         400,
@@ -36,7 +48,7 @@ class Reason(enum.Enum):
         "malformed-header",
         400,
         "Malformed header",
-        "A header field that must be single is doubled or missing.",
+        "A header field that must be single is doubled or missing, or Host is none.",
     )
     MALFORMED_BODY = (
         "malformed-body",

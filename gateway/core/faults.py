@@ -65,7 +65,8 @@ _TABLE = (
 def judge(asked: Asked, status: int, internal_code: int | None) -> Verdict:
     """The verdict over an upstream answer; what no row knows (1xx, 5xx, 999) is the upstream's fault."""
     for rule in _TABLE:
-        is_asked = rule.asked in {None, asked}
-        if is_asked and status in rule.statuses and rule.code in {None, internal_code}:
+        fits_asked = rule.asked is None or rule.asked is asked
+        fits_code = rule.code is None or rule.code == internal_code
+        if fits_asked and fits_code and status in rule.statuses:
             return rule.verdict
     return Verdict.UPSTREAMS

@@ -6,6 +6,8 @@ gateway reads of a client's head: a field that is not in it cannot matter.
 
 from __future__ import annotations
 
+import enum
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,21 +19,42 @@ from gateway.core.paths import Target
 
 Fields = Mapping[bytes, bytes]
 
-#: The request fields that are read at all. True: a list, joined when it comes in several lines
-#: (RFC 9110 §5.3); False: a field that must be single.
-READ: Mapping[bytes, bool] = {
-    b"accept": True,
-    b"access-control-request-method": False,
-    b"authorization": False,
-    b"content-type": False,
+
+class Part(enum.Enum):
+    """What a field has to do with a reply that is served from a slot.
+
+    It CHOOSES whose reply it is or which, or is JOINED with the slot; it has NONE in a read; or it is for the
+    ROAD to judge.
+    """
+
+    CHOOSES = enum.auto()
+    JOINED = enum.auto()
+    NONE = enum.auto()
+    ROAD = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How a field is read: as a list, joined when it comes in several lines (RFC 9110 §5.3), or as one."""
+
+    is_list: bool
+    part: Part
+
+
+#: The request fields that are read at all.
+READ: Mapping[bytes, Row] = {
+    b"accept": Row(is_list=True, part=Part.CHOOSES),
+    b"access-control-request-method": Row(is_list=False, part=Part.ROAD),
+    b"authorization": Row(is_list=False, part=Part.CHOOSES),
+    b"content-type": Row(is_list=False, part=Part.NONE),
     # Read for its number only: nothing is ever built from it.
-    b"host": False,
-    b"if-none-match": True,
-    b"origin": False,
-    # Believed as far as core.peers says.
-    b"x-forwarded-for": True,
-    b"x-http-method-override": False,
-    b"x-request-id": False,
+    b"host": Row(is_list=False, part=Part.NONE),
+    b"if-none-match": Row(is_list=True, part=Part.JOINED),
+    b"origin": Row(is_list=False, part=Part.CHOOSES),
+    # Believed as far as core.peers says: where tokens fail, and where chats start.
+    b"x-forwarded-for": Row(is_list=True, part=Part.NONE),
+    b"x-http-method-override": Row(is_list=False, part=Part.ROAD),
+    b"x-request-id": Row(is_list=False, part=Part.JOINED),
 }
 
 #: How the gateway names itself in Via, Cache-Status and Proxy-Status, and to the upstream.
@@ -44,22 +67,22 @@ def read(raw: Iterable[tuple[bytes, bytes]]) -> Fields | Refusal:
     """The fields of the table, by lower-case name."""
     fields: dict[bytes, bytes] = {}
     for name, value in raw:
-        is_list = READ.get(name)
-        if is_list is None:
+        row = READ.get(name)
+        if row is None:
             continue
         if name not in fields:
             fields[name] = value.strip(b" \t")
-        elif is_list:
+        elif row.is_list:
             fields[name] += b", " + value.strip(b" \t")
         else:
             return Refusal(Reason.MALFORMED_HEADER)
     return fields
 
 
-def request_id(fields: Fields, fresh: str) -> str:
-    """The caller's X-Request-ID where it has the shape of one, else the fresh one."""
-    given = fields.get(b"x-request-id", b"")
-    return given.decode() if _REQUEST_ID.fullmatch(given) else fresh
+def request_id(fields: Fields) -> str | None:
+    """The caller's X-Request-ID, where it has the shape of one."""
+    given = fields.get(b"x-request-id")
+    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else None
 
 
 def body_representation(fields: Fields) -> Representation | None:
@@ -112,27 +135,55 @@ class Own:
     cache_status: str | None = None
     proxy_status: str | None = None
     origin: bytes | None = None
-    limits: Headers = ()
+    limits: bytes = b""
 
 
-def join(head: Headers, own: Own) -> Headers:
-    """The whole head of a reply: the slot's part, then the request's own fields."""
-    fields = [
-        (b"date", formatdate(own.wall, usegmt=True).encode()),
-        (b"via", b"1.1 " + NAME.encode()),
-        (b"x-request-id", own.request_id.encode()),
-        (b"vary", own.vary),
-    ]
-    if own.age_s is not None:
-        fields.append((b"age", str(int(own.age_s)).encode()))
-    if own.cache_status is not None:
-        fields.append((b"cache-status", f"{NAME}; {own.cache_status}".encode()))
-    if own.proxy_status is not None:
-        fields.append((b"proxy-status", f"{NAME}; {own.proxy_status}".encode()))
-    if own.origin is not None:
-        fields.append((b"access-control-allow-origin", own.origin))
+def lines(headers: Headers) -> bytes:
+    """Header fields as they stand on the wire."""
+    return b"".join([b"%s: %s\r\n" % pair for pair in headers])
+
+
+def join(head: bytes, own: Own) -> bytes:
+    """The whole head of a reply: the slot's lines, then those of the request's own fields."""
+    age_s = None if own.age_s is None else int(own.age_s)
+    told = told_lines(own.vary, age_s, own.cache_status, own.proxy_status, own.origin)
+    return join_lines(head, own.wall, own.request_id.encode(), told, own.limits)
+
+
+def join_lines(head: bytes, wall: float, request_id: bytes, told: bytes, limits: bytes) -> bytes:
+    """What `join` does, for those who have the lines at hand."""
+    return b"".join((head, _dated(int(wall)), request_id, told, limits))
+
+
+# Most replies of a second differ in nothing but their ids and limits.
+@functools.lru_cache(maxsize=4)
+def _dated(wall_s: int) -> bytes:
+    return b"date: %s\r\nvia: 1.1 %s\r\nx-request-id: " % (
+        formatdate(wall_s, usegmt=True).encode(),
+        NAME.encode(),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def told_lines(
+    vary: bytes,
+    age_s: int | None,
+    cache_status: str | None,
+    proxy_status: str | None,
+    origin: bytes | None,
+) -> bytes:
+    """What follows a request's id: the end of its line, and how the reply came about."""
+    fields = [(b"vary", vary)]
+    if age_s is not None:
+        fields.append((b"age", str(age_s).encode()))
+    if cache_status is not None:
+        fields.append((b"cache-status", f"{NAME}; {cache_status}".encode()))
+    if proxy_status is not None:
+        fields.append((b"proxy-status", f"{NAME}; {proxy_status}".encode()))
+    if origin is not None:
+        fields.append((b"access-control-allow-origin", origin))
         fields.append((b"access-control-expose-headers", EXPOSED))
-    return head + tuple(fields) + own.limits
+    return b"\r\n" + lines(tuple(fields))
 
 
 #: What a browser's script may read of a reply.

@@ -67,7 +67,7 @@ def judge(
 ) -> Judged:
     """Who it was counts first: without a client nobody learns which resources there are."""
     client = identify(claims, policies, is_revoked)
-    target = locate(line, policies.resources, accounts, default)
+    target = locate(line, policies, accounts, default)
     if isinstance(target, Refusal):
         if isinstance(client, Refusal):
             return Refused(client)

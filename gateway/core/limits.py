@@ -12,8 +12,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.core.messages import Headers
-
 DAY_S = 86_400
 
 #: The arrival time of a limit that nobody has used.
@@ -29,15 +27,18 @@ class Rate:
     """So many a second on average, and `burst` at once.
 
     `interval_s` is how long one takes to come back, rounded up to the grid: never faster than the rate.
+    `tolerance_s` is how far ahead of `now` the arrival time of one that is admitted may be.
     """
 
     per_s: float
     burst: int
     interval_s: float = field(init=False, repr=False, compare=False)
+    tolerance_s: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Every request asks for it, several times.
+        # Every request asks for them, several times.
         object.__setattr__(self, "interval_s", _up_to_grid(1 / self.per_s))
+        object.__setattr__(self, "tolerance_s", (self.burst - 1) * self.interval_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,10 @@ UNLIMITED = Limits()
 
 def wait_s(tat: float, rate: Rate, now: float) -> float:
     """How long until one more is admitted; 0 if it is now."""
-    return max(0.0, _ahead_s(tat, now) - (rate.burst - 1) * rate.interval_s)
+    # What lies on the grid is later than `now` just if it is later than the step that `now` is in.
+    if tat - rate.tolerance_s <= now:
+        return 0.0
+    return tat - _down_to_grid(now) - rate.tolerance_s
 
 
 def advanced(tat: float, rate: Rate, now: float) -> float:
@@ -68,15 +72,23 @@ def advanced(tat: float, rate: Rate, now: float) -> float:
     return max(tat, _down_to_grid(now)) + rate.interval_s
 
 
-def remaining(tat: float, rate: Rate, now: float) -> int:
-    """How many more are admitted at this instant."""
-    return rate.burst - _owed(tat, rate, now)
+def remaining(tat: float, rate: Rate, now: float) -> tuple[int, float]:
+    """How many more are admitted at this instant, and how long until there are more; 0 if all are."""
+    ahead_s = tat - _down_to_grid(now)
+    if ahead_s <= 0:
+        return rate.burst, 0.0
+    # Those that have not come back yet, the one on its way included.
+    owed = -int(-ahead_s // rate.interval_s)
+    return rate.burst - owed, ahead_s - (owed - 1) * rate.interval_s
 
 
-def more_in_s(tat: float, rate: Rate, now: float) -> float:
-    """How long until more remain than now; 0 if all do."""
-    owed = _owed(tat, rate, now)
-    return _ahead_s(tat, now) - (owed - 1) * rate.interval_s if owed else 0.0
+def taken(tat: float, rate: Rate, now: float) -> tuple[float, int, float]:
+    """`advanced`, and what is `remaining` after that: in one step, because every hit takes it."""
+    interval_s = rate.interval_s
+    at = math.floor(now * _STEPS_A_SECOND) / _STEPS_A_SECOND
+    ahead_s = tat - at + interval_s if tat > at else interval_s
+    owed = -int(-ahead_s // interval_s)
+    return at + ahead_s, rate.burst - owed, ahead_s - (owed - 1) * interval_s
 
 
 def carried(tat: float, old: Rate, new: Rate, now: float) -> float:
@@ -85,7 +97,8 @@ def carried(tat: float, old: Rate, new: Rate, now: float) -> float:
     So a change of limits is never a gift, however often it comes, and nobody waits longer for the next one
     than the new rate says.
     """
-    left = old.burst - _ahead_s(tat, now) / old.interval_s
+    ahead_s = max(0.0, tat - _down_to_grid(now))
+    left = old.burst - ahead_s / old.interval_s
     owed_s = (new.burst - min(max(0.0, left), new.burst)) * new.interval_s
     return _down_to_grid(now) + _up_to_grid(owed_s)
 
@@ -96,15 +109,6 @@ def _down_to_grid(seconds: float) -> float:
 
 def _up_to_grid(seconds: float) -> float:
     return math.ceil(seconds * _STEPS_A_SECOND) / _STEPS_A_SECOND
-
-
-def _ahead_s(tat: float, now: float) -> float:
-    return max(0.0, tat - _down_to_grid(now))
-
-
-def _owed(tat: float, rate: Rate, now: float) -> int:
-    """How many have not come back yet, the one on its way included."""
-    return -int(-_ahead_s(tat, now) // rate.interval_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,29 +134,38 @@ class Standing:
     retry_after_s: float = 0.0
 
     @property
-    def fields(self) -> Headers:
-        """`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
+    def lines(self) -> bytes:
+        """`RateLimit-Policy` and `RateLimit` as lines of a head; nothing where nothing is limited.
 
         A refusal tells in `RateLimit` only what was violated: Retry-After should not be earlier than any `t`
-        beside it (§6). With requests in progress there is no telling when, so they have no `t`.
+        beside it (draft-ietf-httpapi-ratelimit-headers-11 §6).
         """
         if not self.left:
-            return ()
+            return b""
         told = [left for left in self.left if not self.violated or left.limit in self.violated]
-        return (
-            (b"ratelimit-policy", ", ".join(map(_policy, self.left)).encode()),
-            (b"ratelimit", ", ".join(map(_service_limit, told)).encode()),
+        return limit_lines(
+            ", ".join([policy(left.limit, left.quota, left.window_s) for left in self.left]),
+            ", ".join([service_limit(left.limit, left.remaining, left.reset_s) for left in told]),
         )
 
 
 UNCOUNTED = Standing()
 
 
-def _policy(left: Left) -> str:
-    kind = 'qu="concurrent-requests"' if left.window_s is None else f"w={left.window_s}"
-    return f'"{left.limit}";q={left.quota};{kind}'
+# -- what clients are told (draft-ietf-httpapi-ratelimit-headers-11) ----------------------------------------
 
 
-def _service_limit(left: Left) -> str:
-    until = "" if left.reset_s is None else f";t={left.reset_s}"
-    return f'"{left.limit}";r={left.remaining}{until}'
+def policy(limit: str, quota: int, window_s: int | None) -> str:
+    """A quota policy (§3): what never changes of a limit."""
+    kind = 'qu="concurrent-requests"' if window_s is None else f"w={window_s}"
+    return f'"{limit}";q={quota};{kind}'
+
+
+def service_limit(limit: str, remaining: int, reset_s: int | None) -> str:
+    """A service limit (§4). With requests in progress there is no telling when, so they have no `t`."""
+    return f'"{limit}";r={remaining}' if reset_s is None else f'"{limit}";r={remaining};t={reset_s}'
+
+
+def limit_lines(policies: str, service_limits: str) -> bytes:
+    """Both fields; each is a list (§3, §4), whose items are joined already."""
+    return f"ratelimit-policy: {policies}\r\nratelimit: {service_limits}\r\n".encode()

@@ -20,8 +20,6 @@ MAX_TEXT = 300
 # What browsers do to a URL before they read it (URL Standard, "basic URL parser"): controls and spaces
 # at the ends are stripped, tabs and line ends dropped, and a backslash before the query is a slash.
 _STRIPPED = "".join(map(chr, range(0x21)))
-_DROPPED = str.maketrans("", "", "\t\n\r")
-_PARTS = re.compile(r"([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
 _UNSAFE = re.compile(r"[\x00-\x20\x7f]")
 
 # `https://host/…`, but also what the vendor's samples have (`https:/host/…` and `host/…`), and what is
@@ -109,15 +107,22 @@ def rewrite_url(url: str, links: LinkMap) -> str | None:
     """
     if _is_public(url, links):
         return None
-    parts = _PARTS.fullmatch(url.strip(_STRIPPED).translate(_DROPPED))
-    if parts is None:
-        return None
-    head, query, fragment = parts.groups("")
-    address = _ADDRESS.fullmatch(head.replace("\\", "/"))
+    url = url.strip(_STRIPPED).replace("\t", "").replace("\n", "").replace("\r", "")
+    url, hash_mark, fragment = url.partition("#")
+    url, question_mark, query = url.partition("?")
+    address = _ADDRESS.fullmatch(url.replace("\\", "/"))
     if address is None or _DOT_SEGMENT.search(address["path"]) or not _is_ours(address, links):
         return None
-    rest = address["path"] + _without_key(query) + fragment
-    return links.public_url + _UNSAFE.sub(lambda unsafe: f"%{ord(unsafe[0]):02X}", rest)
+    return links.public_url + _escaped(
+        address["path"] + _without_key(question_mark + query) + hash_mark + fragment
+    )
+
+
+def _escaped(rest: str) -> str:
+    if rest.isprintable() and " " not in rest:
+        # Nearly always, and found out in a tenth of the time that looking for what is unsafe takes.
+        return rest
+    return _UNSAFE.sub(lambda unsafe: f"%{ord(unsafe[0]):02X}", rest)
 
 
 def _is_public(url: str, links: LinkMap) -> bool:
@@ -125,10 +130,10 @@ def _is_public(url: str, links: LinkMap) -> bool:
 
 
 def _is_ours(address: re.Match[str], links: LinkMap) -> bool:
-    upstreams = links.upstreams.get(address["account"])
-    if upstreams is None or address["authority"] is None:
+    upstreams, authority = links.upstreams.get(address["account"]), address["authority"]
+    if upstreams is None or authority is None or authority in upstreams:
         return upstreams is not None
-    host, port = _host_and_port(address["authority"])
+    host, port = _host_and_port(authority)
     names = (host, f"{host}:80", f"{host}:443") if port in _DEFAULT_PORTS else (f"{host}:{port}",)
     return not upstreams.isdisjoint(names) or is_host(host, links.link_hosts)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -26,10 +27,10 @@ class Representation(enum.Enum):
 Key = tuple[str, str, Representation]
 
 
-@dataclass(frozen=True, slots=True)
-class Chat:
+class Chat(NamedTuple):
     """Which chat: the unit of generations, of contact and of writes."""
 
+    # A tuple, for it is hashed several times a request.
     account: str
     id: str
 

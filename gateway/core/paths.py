@@ -4,33 +4,29 @@ Nothing is decoded before it is matched: an id, a segment, a method either has i
 does not exist. So a target is the same for every spelling that is let through, and what is sent upstream
 is built from it.
 
-Source of the grammar: the vendor's method pages; ids as seen in public clients ("H<digits>-<hex>K<digits>").
+Source of the grammar: the vendor's method pages; for ids, `core.policy.IDS`.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
 from gateway.core.errors import Reason, Refusal
 from gateway.core.messages import Chat, Key, Representation
-from gateway.core.policy import Resource
+from gateway.core.policy import NO_SHAPE, Policies, Resource
 
 PREFIX = "/api/account/"
+_PREFIX_SLASHES = PREFIX.count("/")
 
 #: Query names that carry nothing of the resource: credentials, and what clients add to get past caches.
 DROPPED = frozenset({"appKey", "__d", "cb", "_"})
 
-_PATH = re.compile(rb"/|(?:/[A-Za-z0-9._-]+)+")
-_ACCOUNT = re.compile(r"[A-Za-z0-9]{1,64}")
-# Every id ever seen has digits, a dash and more; so no id can be mistaken for the name of a resource.
-_ID = {
-    "{chat}": re.compile(r"[A-Za-z]{0,4}[0-9]{1,32}-[A-Za-z0-9-]{1,96}"),
-    "{event}": re.compile(r"[0-9]{1,18}"),
-}
+_PATH = re.compile(rb"/|(?:/[A-Za-z0-9._-]++)++")
+_IN_ACCOUNT = re.compile(r"[A-Za-z0-9]{1,64}(?:\.json)?(?:/|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +117,13 @@ def _ranges(accept: bytes) -> Iterable[tuple[str, float]]:
 
 
 def locate(
-    line: Line, resources: Iterable[Resource], accounts: Iterable[str], default: Representation
+    line: Line, policies: Policies, accounts: Collection[str], default: Representation
 ) -> Target | Refusal:
     """The target of a request, or why it has none."""
-    found = _find(line.path, resources, accounts)
+    found = _find(line.path, policies, accounts)
     if isinstance(found, Refusal):
         return found
-    account, resource, segments = found
+    path, account, chat, resource = found
     method = _method(line, resource)
     if isinstance(method, Refusal):
         return method
@@ -137,50 +133,39 @@ def locate(
     query = _query(line.query, resource)
     if isinstance(query, Refusal):
         return query
-    canonical, dropped = query
-    chat = Chat(account, segments[1]) if resource.of_chat else None
-    path = f"{PREFIX}{account}" + "".join(f"/{segment}" for segment in segments)
-    return Target(method, account, chat, resource, representation, path, canonical, dropped)
+    return Target(method, account, chat, resource, representation, path, *query)
 
 
-def _find(
-    path: bytes, resources: Iterable[Resource], accounts: Iterable[str]
-) -> tuple[str, Resource, tuple[str, ...]] | Refusal:
-    text = path.decode("latin-1")
-    if not _PATH.fullmatch(path) or (b"/." in path and any(dots in {".", ".."} for dots in text.split("/"))):
+_Found = tuple[str, str, Chat | None, Resource]
+
+
+def _find(raw: bytes, policies: Policies, accounts: Collection[str]) -> _Found | Refusal:
+    """The canonical path, with the account, the chat and the resource in it."""
+    text = raw.decode("latin-1")
+    if not _PATH.fullmatch(raw) or (b"/." in raw and any(dots in {".", ".."} for dots in text.split("/"))):
         return Refusal(Reason.MALFORMED_TARGET)
     if not text.startswith(PREFIX):
         return Refusal(Reason.UNKNOWN_RESOURCE)
-    account, *segments = text[len(PREFIX) :].split("/")
-    malformed = False
-    for candidate in _spellings(account, segments):
-        for resource in resources:
-            if len(resource.path) != len(candidate[1]):
-                continue
-            fits = _fits(resource.path, candidate[1])
-            if fits and candidate[0] in accounts:
-                return candidate[0], resource, candidate[1]
-            malformed = malformed or fits is None
-    if malformed or not _ACCOUNT.fullmatch(account.removesuffix(".json")):
+    shape = policies.shapes.get(text.count("/") - _PREFIX_SLASHES, NO_SHAPE)
+    # As it stands (a resource may be named `x.json`), then without the suffix that chooses JSON.
+    spellings = (text, text.removesuffix(".json")) if text.endswith(".json") else (text,)
+    for path in spellings:
+        account, rest = _divided(path)
+        fits = shape.pattern.fullmatch(rest)
+        if fits is not None and account in accounts:
+            resource = shape.resources[(fits.lastindex or 0) - 1]
+            chat = Chat(account, rest.split("/", 2)[1]) if resource.of_chat else None
+            return path, account, chat, resource
+    almost = any(shape.almost.fullmatch(_divided(path)[1]) for path in spellings)
+    if almost or not _IN_ACCOUNT.match(text, len(PREFIX)):
         return Refusal(Reason.MALFORMED_TARGET)
     return Refusal(Reason.UNKNOWN_RESOURCE)
 
 
-def _spellings(account: str, segments: list[str]) -> Iterable[tuple[str, tuple[str, ...]]]:
-    """As it stands (a resource may be named `x.json`), then without the suffix that chooses JSON."""
-    yield account, tuple(segments)
-    if not segments:
-        yield account.removesuffix(".json"), ()
-    elif segments[-1].endswith(".json"):
-        yield account, (*segments[:-1], segments[-1].removesuffix(".json"))
-
-
-def _fits(pattern: tuple[str, ...], segments: tuple[str, ...]) -> bool | None:
-    """Whether as many segments are of that resource; None when only an id in them is malformed."""
-    pairs = list(zip(pattern, segments, strict=True))
-    if any(wanted not in _ID and wanted != got for wanted, got in pairs):
-        return False
-    return True if all(_ID[w].fullmatch(got) for w, got in pairs if w in _ID) else None
+def _divided(path: str) -> tuple[str, str]:
+    """The account, and what stands below it."""
+    account, _, rest = path[len(PREFIX) :].partition("/")
+    return account, rest
 
 
 def _method(line: Line, resource: Resource) -> str | Refusal:
@@ -207,11 +192,12 @@ def allowed(resource: Resource) -> tuple[str, ...]:
 
 
 _FILLED_IN = "v=1&NC=true"
+_SAYS_NOTHING = (b"", _FILLED_IN.encode())
 
 
 def _query(raw: bytes, resource: Resource) -> tuple[str, bool] | Refusal:
     """The canonical query with `v` and `NC` filled in, and whether something had to be dropped."""
-    if not raw:
+    if raw in _SAYS_NOTHING:
         return _FILLED_IN, False
     given: dict[str, str] = {}
     dropped = False
@@ -224,17 +210,24 @@ def _query(raw: bytes, resource: Resource) -> tuple[str, bool] | Refusal:
             return Refusal(Reason.MALFORMED_QUERY)
         given[name] = value
     given = {"v": "1", "NC": "true"} | given
-    canonical = "&".join(f"{name}={quote(given[name], safe='')}" for name in resource.query if name in given)
+    canonical = "&".join([f"{name}={_encoded(given[name])}" for name in resource.query if name in given])
     return canonical, dropped
 
 
-def _parameters(raw: bytes) -> Iterable[tuple[str, str]]:
-    for pair in raw.split(b"&"):
-        if pair:
-            name, _, value = pair.partition(b"=")
-            yield _decoded(name), _decoded(value)
-
-
-def _decoded(raw: bytes) -> str:
+def _parameters(raw: bytes) -> Iterator[tuple[str, str]]:
+    is_plain = b"%" not in raw and b"+" not in raw
     # What is not UTF-8 becomes lone surrogates, which no name and no pattern has.
-    return unquote_to_bytes(raw.replace(b"+", b" ")).decode("utf-8", "surrogateescape")
+    for pair in raw.decode("utf-8", "surrogateescape").split("&"):
+        if pair:
+            name, _, value = pair.partition("=")
+            yield (name, value) if is_plain else (_unquoted(name), _unquoted(value))
+
+
+def _unquoted(text: str) -> str:
+    spelled = text.replace("+", " ").encode("utf-8", "surrogateescape")
+    return unquote_to_bytes(spelled).decode("utf-8", "surrogateescape")
+
+
+def _encoded(text: str) -> str:
+    # Most values are numbers and words, at which `quote` would look for longer than all the rest takes.
+    return text if text.isascii() and text.isalnum() else quote(text, safe="")

@@ -7,13 +7,25 @@ what the peer itself said.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address, and how it is written."""
+
+    value: ipaddress.IPv4Address | ipaddress.IPv6Address
+    text: str
+
+
+#: The longest there is (`[0000:0000:0000:0000:0000:ffff:255.255.255.255]:65535`), with room.
+_MAX_LENGTH = 64
 #: Some balancers append the port: `192.0.2.1:4711`, `[2001:db8::1]:4711`.
 _WITH_PORT = re.compile(r"\[(?P<six>[^\]]+)\](?::[0-9]{1,5})?|(?P<four>[0-9.]+):[0-9]{1,5}")
 #: A chain is as long as the hops are many; what is longer is somebody's game, and only its end is read.
@@ -32,20 +44,27 @@ def peer_and_visitor(
         if address is None:
             return peer, None
         if not _is_trusted(peer, trusted):
-            return peer, str(address)
-        peer = str(address)
+            return peer, address.text
+        peer = address.text
     return peer, None
 
 
 def address_of(text: str) -> Address | None:
     """An IP address, with or without a port; none with a zone, in which anything may stand."""
-    if "%" in text:
-        return None
+    return _read(text) if len(text) <= _MAX_LENGTH and "%" not in text else None
+
+
+# The same few proxies stand in every chain, and most visitors ask again. What is kept is small by its length.
+@functools.lru_cache(maxsize=1024)
+def _read(text: str) -> Address | None:
     found = _WITH_PORT.fullmatch(text)
     try:
-        return _plain(ipaddress.ip_address(text if found is None else found["six"] or found["four"]))
+        address = ipaddress.ip_address(text if found is None else found["six"] or found["four"])
     except ValueError:
         return None
+    # IPv4 as a listener for both families sees it (`::ffff:192.0.2.1`) is IPv4.
+    address = getattr(address, "ipv4_mapped", None) or address
+    return Address(address, str(address))
 
 
 def is_loopback(host: str) -> bool:
@@ -58,9 +77,4 @@ def is_loopback(host: str) -> bool:
 
 def _is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
     address = address_of(peer)
-    return address is not None and any(address in network for network in trusted)
-
-
-def _plain(address: Address) -> Address:
-    """IPv4 as a listener for both families sees it (`::ffff:192.0.2.1`) is IPv4."""
-    return getattr(address, "ipv4_mapped", None) or address
+    return address is not None and any(address.value in network for network in trusted)

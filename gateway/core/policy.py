@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.core.limits import UNLIMITED, Limits
@@ -103,7 +103,10 @@ class Condition:
         if self.prefix is not None:
             return isinstance(value, str) and value.startswith(self.prefix)
         # True == 1 in Python, but not in a token.
-        return any(type(value) is type(wanted) and value == wanted for wanted in self.any_of)
+        for wanted in self.any_of:  # noqa: SIM110 - a generator costs more than the few comparisons
+            if type(value) is type(wanted) and value == wanted:
+                return True
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,53 @@ def _places(condition: Condition) -> Iterator[tuple[str, type, ClaimValue]]:
     return ((condition.claim, type(value), value) for value in condition.any_of)
 
 
+#: What stands for an id in a resource's path, and the shape of such an id, as seen in public clients.
+#: Every id ever seen has digits, a dash and more; so no id can be mistaken for the name of a resource.
+IDS = {
+    "{chat}": r"[A-Za-z]{0,4}[0-9]{1,32}-[A-Za-z0-9-]{1,96}",
+    "{event}": r"[0-9]{1,18}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All resources whose paths have equally many segments, and what they look like below the account.
+
+    The group of `pattern` that matched, its `lastindex`, counts the resources from 1; the first that fits is
+    the one. `almost` is for what would be one of them but for an id.
+    """
+
+    pattern: re.Pattern[str]
+    almost: re.Pattern[str]
+    resources: tuple[Resource, ...]
+
+
+def shaped(resources: Iterable[Resource]) -> Mapping[int, Shape]:
+    """Resources by the number of their segments, so that a path is matched once, not with each of them."""
+    alike: dict[int, tuple[Resource, ...]] = {}
+    for resource in resources:
+        size = len(resource.path)
+        alike[size] = (*alike.get(size, ()), resource)
+    return {size: _shape(found) for size, found in alike.items()}
+
+
+def _shape(resources: tuple[Resource, ...]) -> Shape:
+    exact = [_pattern(resource, IDS) for resource in resources]
+    loose = [_pattern(resource, dict.fromkeys(IDS, "[^/]*")) for resource in resources]
+    return Shape(
+        re.compile("|".join(f"({path})" for path in exact)),
+        re.compile("|".join(rf"(?!{path}\Z){wider}" for path, wider in zip(exact, loose, strict=True))),
+        resources,
+    )
+
+
+def _pattern(resource: Resource, ids: Mapping[str, str]) -> str:
+    return "/".join(ids.get(segment) or re.escape(segment) for segment in resource.path)
+
+
+NO_SHAPE = Shape(re.compile("(?!)"), re.compile("(?!)"), ())
+
+
 @dataclass(frozen=True, slots=True)
 class Policies:
     """All of `policies/`, as one value. `version` tells one reading from another: grants end with theirs.
@@ -167,6 +217,8 @@ class Policies:
     clients: tuple[Client, ...]
     shadows: tuple[Client, ...] = ()
     index: Index = field(init=False, repr=False, compare=False)
+    shapes: Mapping[int, Shape] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", indexed(self.clients))
+        object.__setattr__(self, "shapes", shaped(self.resources))

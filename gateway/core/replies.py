@@ -9,13 +9,14 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import assert_never
 
 from gateway.core.access import Grant, Shadow
 from gateway.core.answers import render
 from gateway.core.errors import Reason, Refusal, problem
 from gateway.core.freshness import Entry, Failed
-from gateway.core.headers import NAME, Own, etag_matches, join
+from gateway.core.headers import NAME, Own, etag_matches, join, lines
 from gateway.core.limits import UNCOUNTED, Standing
 from gateway.core.messages import Headers, Representation
 from gateway.core.paths import Target
@@ -68,11 +69,29 @@ class Trip:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Status, complete head, body."""
+    """Status, the head's lines, body."""
 
     status: int
-    headers: Headers = field(repr=False)
+    head: bytes = field(repr=False)
     body: bytes = field(repr=False)
+
+    @property
+    def headers(self) -> Headers:
+        """The head, read."""
+        fields = (line.partition(b": ") for line in self.head.split(b"\r\n")[:-1])
+        return tuple((name, value) for name, _, value in fields)
+
+
+def wire(status: int, head: bytes, body: bytes, *, is_last: bool = False) -> bytes:
+    """A whole HTTP/1.1 response; the `is_last` one says that the connection closes after it."""
+    return b"".join((_STATUS_LINES[status], head, _CLOSE if is_last else b"\r\n", body))
+
+
+_PHRASES = {one.value: one.phrase for one in HTTPStatus}
+_STATUS_LINES = {
+    status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)
+}
+_CLOSE = b"connection: close\r\n\r\n"
 
 
 def reply(trip: Trip, request: Request, default: Representation, now: float, wall: float) -> Reply:
@@ -92,7 +111,7 @@ def reply(trip: Trip, request: Request, default: Representation, now: float, wal
             made = _problem(result, request.problem_representation(default), _own(trip, request, wall))
         case _:
             assert_never(result)
-    return Reply(made.status, made.headers, b"") if request.method == "HEAD" else made
+    return Reply(made.status, made.head, b"") if request.method == "HEAD" else made
 
 
 def _delivered(result: Delivered, trip: Trip, request: Request, now: float, wall: float) -> Reply:
@@ -103,11 +122,8 @@ def _delivered(result: Delivered, trip: Trip, request: Request, now: float, wall
     age_s = result.entry.age(now) if target.is_read else None
     own = _own(trip, request, wall, age_s=age_s, cache_status=_cache_status(result, now))
     if target.is_read and etag_matches(request.fields.get(b"if-none-match"), slot.etag):
-        return Reply(304, join(tuple(pair for pair in slot.head if pair[0] in _OF_304), own), b"")
+        return Reply(304, join(slot.head_304, own), b"")
     return Reply(slot.status, join(slot.head, own), slot.body)
-
-
-_OF_304 = frozenset({b"cache-control", b"etag"})
 
 
 def _own(
@@ -127,8 +143,14 @@ def _own(
         cache_status,
         proxy_status,
         request.origin,
-        trip.standing.fields,
+        trip.standing.lines,
     )
+
+
+def hit_status(fresh_until: float, now: float) -> str:
+    """The Cache-Status of what was found, but for our name."""
+    # It was fresh when it was looked at, be it by a microsecond.
+    return f"hit; ttl={max(0, math.floor(fresh_until - now))}"
 
 
 def _cache_status(result: Delivered, now: float) -> str:
@@ -136,8 +158,7 @@ def _cache_status(result: Delivered, now: float) -> str:
     status = entry.answer.status
     match result.how:
         case How.HIT:
-            # It was fresh when it was looked at, be it by a microsecond.
-            return f"hit; ttl={max(0, math.floor(entry.fresh_until - now))}"
+            return hit_status(entry.fresh_until, now)
         case How.STALE:
             because = "" if result.instead_of is None else f"; detail={result.instead_of.slug}"
             return f"hit; ttl={min(-1, math.floor(entry.fresh_until - now))}{because}"
@@ -191,7 +212,7 @@ def _problem(refusal: Refusal, representation: Representation, own: Own) -> Repl
     challenge = _CHALLENGES.get(reason.status)
     if challenge is not None:
         head.append((b"www-authenticate", _REALM if reason is Reason.TOKEN_MISSING else challenge))
-    return Reply(reason.status, join(tuple(head), own), body)
+    return Reply(reason.status, join(lines(tuple(head)), own), body)
 
 
 # RFC 6750 §3: no error code where no token was sent.

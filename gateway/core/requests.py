@@ -10,6 +10,21 @@ from gateway.core.headers import VARY, Fields
 from gateway.core.messages import Representation
 from gateway.core.paths import Line, preferred
 
+#: A body that is read late or never; or why it cannot be had.
+Body = Callable[[], Awaitable[bytes | Refusal]]
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """A read of the kind that is answered again and again: by its request line and its fields.
+
+    `block` is everything after the request line, as it came, if it came in one piece.
+    """
+
+    line: bytes
+    fields: Fields = field(repr=False)
+    block: bytes | None = field(default=None, repr=False)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -25,11 +40,12 @@ class Request:
     path: bytes
     query: bytes = field(repr=False)
     fields: Fields = field(repr=False)
-    body: Callable[[], Awaitable[bytes | Refusal]] = field(repr=False)
+    body: Body = field(repr=False)
     origin: bytes | None = None
     vary: bytes = VARY
     peer: str | None = ""
     visitor: str | None = field(default=None, repr=False)
+    poll: Poll | None = None
 
     @property
     def line(self) -> Line:

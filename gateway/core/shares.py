@@ -28,15 +28,15 @@ class _Held(Generic[K, V]):
 class _Share(Generic[K, V]):
     """What one owner holds: a ring, so that taking one out never costs more for many."""
 
-    __slots__ = ("newest", "weight")
+    __slots__ = ("newest", "owner", "weight")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
         self.newest: _Held[K, V] | None = None
         self.weight = 0
 
-    @property
-    def oldest(self) -> _Held[K, V] | None:
-        return None if self.newest is None else self.newest.after
+    def taken(self) -> int:
+        return self.weight
 
 
 def _nothing(_: object) -> None:
@@ -44,51 +44,57 @@ def _nothing(_: object) -> None:
 
 
 class Shares(Generic[K, V]):
-    """Values under keys. An owner holds at most `max_bytes` / `owners()`, as their weights say.
+    """Values under keys, bounded by the sum of their weights.
 
+    While there is room anybody may have it. When there is none, those make it who hold more than their share,
+    which is the same for all who hold anything: so nobody within his share ever loses something to another.
     Whoever puts a value is its owner from then on. Each value that leaves, but for one that is put again, is
     told to `gone`.
     """
 
-    def __init__(
-        self, max_bytes: int, owners: Callable[[], int] = lambda: 1, gone: Callable[[V], None] = _nothing
-    ) -> None:
+    def __init__(self, max_bytes: int, gone: Callable[[V], None] = _nothing) -> None:
         self._max_bytes = max_bytes
-        self._owners = owners
         self._gone = gone
-        self._held: dict[K, _Held[K, V]] = {}
+        #: To read only, and only where a call more is too much.
+        self.held: dict[K, _Held[K, V]] = {}
         self._shares: dict[str, _Share[K, V]] = {}
+        self._weight = 0
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self.held)
 
     @property
     def weight(self) -> int:
         """The sum of all weights."""
-        return sum(share.weight for share in self._shares.values())
+        return self._weight
 
     def get(self, key: K) -> V | None:
-        held = self._held.get(key)
+        held = self.held.get(key)
         return None if held is None else held.value
 
     def put(self, owner: str, key: K, value: V, weight: int) -> None:
-        """Keep a value as the owner's newest, at the cost of its oldest.
-
-        One that is larger than the whole share is not kept.
-        """
+        """Keep a value as the owner's newest. One that is larger than the whole table is not kept."""
         old = self._taken(key)
         if old is not None and old is not value:
             self._gone(old)
-        most = self._max_bytes // max(1, self._owners())
-        if weight > most:
+        if weight > self._max_bytes:
+            self._gone(value)
             return
         share = self._shares.get(owner)
         if share is None:
-            share = self._shares[owner] = _Share()
-        share.newest = self._held[key] = _Held(share, key, value, weight)
+            share = self._shares[owner] = _Share(owner)
+        share.newest = self.held[key] = _Held(share, key, value, weight)
         share.weight += weight
-        while share.weight > most and share.oldest is not None:
-            self.pop(share.oldest.key)
+        self._weight += weight
+        while self._weight > self._max_bytes:
+            self._make_room(share)
+
+    def _make_room(self, share: _Share[K, V]) -> None:
+        """Let go the oldest of somebody who holds more than his share: of this one, or whoever has most."""
+        if share.weight * len(self._shares) <= self._max_bytes:
+            share = max(self._shares.values(), key=_Share.taken)
+        if share.newest is not None:
+            self.pop(share.newest.after.key)
 
     def pop(self, key: K) -> None:
         """Let a value go, if it is there."""
@@ -99,17 +105,20 @@ class Shares(Generic[K, V]):
     def prune(self, owner: str, is_over: Callable[[V], bool]) -> None:
         """Let go an owner's oldest values as far as they are over."""
         share = self._shares.get(owner)
-        while share is not None and (oldest := share.oldest) is not None and is_over(oldest.value):
-            self.pop(oldest.key)
+        while share is not None and share.newest is not None and is_over(share.newest.after.value):
+            self.pop(share.newest.after.key)
 
     def _taken(self, key: K) -> V | None:
-        held = self._held.pop(key, None)
+        held = self.held.pop(key, None)
         if held is None:
             return None
         share = held.share
         share.weight -= held.weight
+        self._weight -= held.weight
         held.before.after = held.after
         held.after.before = held.before
         if share.newest is held:
             share.newest = None if held.before is held else held.before
+            if share.newest is None:
+                del self._shares[share.owner]
         return held.value

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.core.messages import Headers, Representation
+from gateway.core.messages import Representation
 from gateway.core.withhold import json_cuts, xml_cuts
 
 #: What a list of shown fields need not name: without it no client would find its way. `$` is the text of an
@@ -107,10 +107,12 @@ def viewed(body: bytes, representation: Representation, view: View) -> bytes:
 class Slot:
     """The finished head and body of (target, view), rendered once per entry.
 
-    The head is complete but for the request's own fields, which `core.headers.join` adds.
+    The head is lines, complete but for the request's own fields, which `core.headers.join` adds;
+    `head_304` is the part of it that goes with a 304.
     """
 
     status: int
-    head: Headers
+    head: bytes = field(repr=False)
     body: bytes = field(repr=False)
     etag: bytes | None
+    head_304: bytes = b""

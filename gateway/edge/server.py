@@ -9,12 +9,13 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from dataclasses import dataclass
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.edge.protocol import speaking
+from gateway.edge.protocol import ShortCut, speaking
 from gateway.edge.web import Web
 
 #: Longer than the idle time of most load balancers, so that they close first and never write to a dead peer.
@@ -76,6 +77,7 @@ def _listener(app: ASGIApp, http: type[HttpToolsProtocol], drain_s: float) -> _L
     config = uvicorn.Config(
         app,
         http=http,
+        interface="asgi3",
         ws="none",
         lifespan="off",
         access_log=False,
@@ -93,7 +95,7 @@ def _listener(app: ASGIApp, http: type[HttpToolsProtocol], drain_s: float) -> _L
 
 @contextlib.asynccontextmanager
 async def listening(
-    public: tuple[Web, socket.socket],
+    public: tuple[Web, ShortCut | None, socket.socket],
     private: tuple[ASGIApp, socket.socket],
     drain_s: float,
     drain: Callable[[], Awaitable[None]],
@@ -103,9 +105,10 @@ async def listening(
     On the way out the clients' listener takes no more, `drain` ends what its requests wait for, and they are
     answered. The private one answers probes until the end.
     """
-    web, public_socket = public
+    web, short_cut, public_socket = public
     app, private_socket = private
-    clients = _listener(web, speaking(web.refuse), drain_s)
+    # The protocol asks the site itself; there is no application between them.
+    clients = _listener(cast(ASGIApp, web), speaking(web, short_cut, web.max_body_bytes), drain_s)
     operators = _listener(app, HttpToolsProtocol, drain_s)
     serving = asyncio.create_task(clients.serve([public_socket]))
     watching = asyncio.create_task(operators.serve([private_socket]))

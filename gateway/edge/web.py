@@ -1,6 +1,6 @@
-"""The clients' side of the road: ASGI in, ASGI out.
+"""The clients' side of the road: heads in, replies out.
 
-One application for every path: which resources there are is the road's affair, not a router's.
+One way in for every path: which resources there are is the road's affair, not a router's.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from starlette.types import Message, Receive, Scope, Send
-
 from gateway.core.errors import Reason, Refusal
-from gateway.core.headers import VARY, VARY_WITH_CORS, Fields, Own, join, read, request_id
+from gateway.core.headers import VARY, VARY_WITH_CORS, Fields, Own, join, lines, request_id
 from gateway.core.paths import PREFIX
 from gateway.core.peers import Network, peer_and_visitor
 from gateway.core.replies import Reply
-from gateway.core.requests import Request
+from gateway.core.requests import Body, Request
+from gateway.edge.protocol import Head
 
 
 class Road(Protocol):
@@ -50,7 +49,7 @@ class WebConfig:
 
 
 class Web:
-    """The public ASGI application. `new_id` makes request ids; `wall` is epoch seconds."""
+    """The public side. `new_id` makes request ids; `wall` is epoch seconds."""
 
     def __init__(
         self,
@@ -64,67 +63,50 @@ class Web:
         self._new_id = new_id
         self._wall = wall
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        fields = read(scope["headers"])
-        if not isinstance(fields, Refusal) and b"host" not in fields and scope["http_version"] == "1.1":
-            fields = Refusal(Reason.MALFORMED_HEADER)  # RFC 9112 §3.2
-        request = self._request(scope, receive, {} if isinstance(fields, Refusal) else fields)
-        if isinstance(fields, Refusal):
-            await _write(send, self._road.refuse(request, fields))
-        elif (preflight := self._preflight(request)) is not None:
-            await _write(send, preflight)
-        else:
-            # Whoever has hung up by now is written to in vain, and that is all.
-            await _write(send, await self._answer(request))
+    def max_body_bytes(self) -> int:
+        """How much of a body is read."""
+        return self._config().max_body_bytes
 
-    async def _answer(self, request: Request) -> Reply:
+    async def answer(self, head: Head, peer: str, body: Body) -> Reply:
+        """The reply to one request; `peer` is the address of the socket, if it has one."""
+        fields = head.fields
+        if isinstance(fields, Refusal):
+            return self._road.refuse(self._request(head, peer, {}, body), fields)
+        request = self._request(head, peer, fields, body)
+        if request.method == "OPTIONS" and (preflight := self._preflight(request)) is not None:
+            return preflight
         try:
             return await self._road.answer(request)
         except asyncio.CancelledError:
             # The server cancels what has outlasted the end of the process, such as a body that never comes.
             return self._road.refuse(request, Refusal(Reason.DRAINING))
 
-    def refuse(self) -> bytes:
-        """The answer to bytes that are no request, complete with its head."""
+    def refuse(self, reason: Reason) -> Reply:
+        """The reply to bytes that are no request, or none that is read to its end."""
+        return self._road.refuse(Request(self._new_id(), "-", b"", b"", {}, _no_body), Refusal(reason))
 
-        async def body() -> bytes | Refusal:
-            return b""
-
-        request = Request(self._new_id(), "-", b"", b"", {}, body)
-        made = self._road.refuse(request, Refusal(Reason.MALFORMED_REQUEST))
-        fields = (*made.headers, (b"connection", b"close"))
-        head = b"".join(b"%s: %s\r\n" % pair for pair in fields)
-        return b"HTTP/1.1 400 Bad Request\r\n%s\r\n%s" % (head, made.body)
-
-    def _request(self, scope: Scope, receive: Receive, fields: Fields) -> Request:
+    def _request(self, head: Head, socket_peer: str, fields: Fields, body: Body) -> Request:
         config = self._config()
-
-        async def body() -> bytes | Refusal:
-            return await _read_body(receive, config.max_body_bytes)
-
         origin = fields.get(b"origin")
-        # Over a socket of the file system there is no address.
-        socket_peer: str = (scope.get("client") or ("",))[0]
         peer, visitor = peer_and_visitor(socket_peer, fields.get(b"x-forwarded-for"), config.trusted_proxies)
+        path, _, query = head.target.partition(b"?")
         return Request(
-            request_id(fields, self._new_id()),
-            scope["method"],
-            below(config.prefix, scope["raw_path"]),
-            scope["query_string"],
+            request_id(fields) or self._new_id(),
+            head.method,
+            below(config.prefix, path),
+            query,
             fields,
             body,
             origin if origin in config.cors.origins else None,
             VARY_WITH_CORS if config.cors.origins else VARY,
             peer,
             visitor,
+            head.poll,
         )
 
     def _preflight(self, request: Request) -> Reply | None:
         """The answer to a CORS preflight from a configured origin; nobody else is answered here."""
-        if request.method != "OPTIONS" or request.origin is None:
-            return None
-        if b"access-control-request-method" not in request.fields:
+        if request.origin is None or b"access-control-request-method" not in request.fields:
             return None
         head = (
             (b"access-control-allow-methods", b"GET, HEAD, POST, PUT"),
@@ -132,7 +114,11 @@ class Web:
             (b"access-control-max-age", str(self._config().cors.max_age_s).encode()),
         )
         own = Own(request.id, self._wall(), request.vary, origin=request.origin)
-        return Reply(204, join(head, own), b"")
+        return Reply(204, join(lines(head), own), b"")
+
+
+async def _no_body() -> bytes:
+    return b""
 
 
 def below(prefix: bytes, path: bytes) -> bytes:
@@ -141,22 +127,3 @@ def below(prefix: bytes, path: bytes) -> bytes:
 
 
 _ALLOWED_HEADERS = b"Accept, Authorization, Content-Type, If-None-Match, X-HTTP-Method-Override, X-Request-ID"
-
-
-async def _read_body(receive: Receive, max_bytes: int) -> bytes | Refusal:
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return Refusal(Reason.CLIENT_GONE)
-        body += message.get("body", b"")
-        if len(body) > max_bytes:
-            return Refusal(Reason.BODY_TOO_LARGE)
-        if not message.get("more_body", False):
-            return bytes(body)
-
-
-async def _write(send: Send, made: Reply) -> None:
-    start: Message = {"type": "http.response.start", "status": made.status, "headers": list(made.headers)}
-    await send(start)
-    await send({"type": "http.response.body", "body": made.body})

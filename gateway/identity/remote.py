@@ -31,10 +31,11 @@ PATIENCE_S = 1.0
 class RemoteKeys:
     """The key set of one issuer, as it was when last it could be fetched and was fit.
 
-    Without `jwks_url` it is found by discovery. `now` gives monotonic seconds, `random` a number from 0 to 1.
-    `tell` hears what a log should say: a set when it is the first, another, or the first after a failure (see
-    its `left_out`); and why there is none: Unfetched or KeySetError, each once while it lasts; any other
-    exception is a mistake of ours.
+    Without `jwks_url` it is found by discovery. `now` gives monotonic seconds, as the event loop does,
+    `random` a number from 0 to 1. `changed` is called in the step in which `current` becomes another.
+    `tell` hears what a log should say: a set when it is the first, another, or the first after a failure
+    (see its `left_out`); and why there is none: Unfetched or KeySetError, each once while it lasts; any
+    other exception is a mistake of ours.
     """
 
     def __init__(
@@ -47,10 +48,13 @@ class RemoteKeys:
         now: Callable[[], float],
         random: Callable[[], float],
         tell: Callable[[KeySet | Exception], None],
+        changed: Callable[[], None] = lambda: None,
         refresh_s: float = 300.0,
         cooldown_s: float = 10.0,
         max_stale_s: float = 86_400.0,
     ) -> None:
+        #: The last good set; None before there is one, and when it is older than `max_stale_s`.
+        self.current: KeySet | None = None
         self.fetches = 0
         self.failures = 0
         self.last_error: str | None = None
@@ -61,6 +65,7 @@ class RemoteKeys:
         self._now = now
         self._random = random
         self._tell = tell
+        self._changed = changed
         self._retimed = asyncio.Event()
         self._refresh_s = refresh_s
         self._cooldown_s = cooldown_s
@@ -68,6 +73,7 @@ class RemoteKeys:
         self._keys: KeySet | None = None
         self._told: KeySet | None = None
         self._asked_at = 0.0
+        self._lapse: asyncio.TimerHandle | None = None
         self._cool_at = -math.inf
         self._flights: Flights[bool] = Flights()
 
@@ -78,12 +84,7 @@ class RemoteKeys:
         self._refresh_s = refresh_s
         self._cooldown_s = cooldown_s
         self._max_stale_s = max_stale_s
-
-    @property
-    def current(self) -> KeySet | None:
-        """The last good set; None before there is one, and when it is older than `max_stale_s`."""
-        age_s = self.age_s()
-        return None if age_s is None or age_s > self._max_stale_s else self._keys
+        self._serve_on()
 
     def age_s(self) -> float | None:
         """How long ago the last good set was asked for; None before there is one."""
@@ -121,6 +122,7 @@ class RemoteKeys:
                 await self._pause(pause_s * (1 + JITTER * (2 * self._random() - 1)))
         finally:
             await self._flights.drain(0)
+            self._forget_lapse()
 
     async def _pause(self, seconds: float) -> None:
         self._retimed.clear()
@@ -157,9 +159,33 @@ class RemoteKeys:
         if self._keys is None or found.digest != self._keys.digest:
             # Only now another object: tokens verified with the same keys are not verified again.
             self._keys = found
+        self._serve_on()
         if self._told is None or (found.digest, found.left_out) != (self._told.digest, self._told.left_out):
             self._tell(found)
         self._told, self.last_error = found, None
+
+    def _serve_on(self) -> None:
+        """Serve the last good set, for as long as it may be."""
+        self._forget_lapse()
+        age_s = self.age_s()
+        if age_s is None:
+            return
+        if age_s > self._max_stale_s:
+            self._serve(None)
+            return
+        # A timer, as nobody who holds what these keys vouched for would look at the clock.
+        self._lapse = asyncio.get_running_loop().call_later(self._max_stale_s - age_s, self._serve, None)
+        self._serve(self._keys)
+
+    def _serve(self, keys: KeySet | None) -> None:
+        if keys is not self.current:
+            self.current = keys
+            self._changed()
+
+    def _forget_lapse(self) -> None:
+        if self._lapse is not None:
+            self._lapse.cancel()
+            self._lapse = None
 
 
 async def discover(issuer: str, fetch: Fetch) -> str:

@@ -36,13 +36,22 @@ from gateway.identity.records import (
 class Revocations:
     """What is revoked now. `wall` gives the epoch seconds that `until` is measured by.
 
-    `notices` has a sentence for each thing that was found and mended at
-    the start. Raises RevocationsError when a source is unfit at the start; later the last good file stays.
+    `notices` has a sentence for each thing that was found and mended at the start. Raises RevocationsError
+    when a source is unfit at the start; later the last good file stays. `changed` is called right after more
+    or less is revoked, and in the thread in which `refresh` runs: it has to be one step, which no other
+    thread can come into.
     """
 
-    def __init__(self, file: Path | None, journal: Path | None, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        file: Path | None,
+        journal: Path | None,
+        wall: Callable[[], float],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.notices: tuple[str, ...] = ()
         self._wall = wall
+        self._changed = changed
         self._file = file
         self._seen: bytes | str | None = None
         self._filed: Records = {}
@@ -108,9 +117,13 @@ class Revocations:
         if isinstance(content, RevocationsError):
             return content
         try:
-            self._filed = in_force(parse(content, self._file), self._wall())
+            filed = in_force(parse(content, self._file), self._wall())
         except RevocationsError as error:
             return error
+        # 1 the records are in place, 2 it is told. Who judges between the two, as the loop may where this is
+        # another thread, judges by the new ones; who judged before 1 has not heard 2 by then.
+        self._filed = filed
+        self._changed()
         return len(self._filed)
 
     # -- the gateway's journal ------------------------------------------------------------------------
@@ -131,7 +144,7 @@ class Revocations:
         async with self._turn:
             journal = self._prepared(record)
             if not record.withdrawn:
-                take(self._noted, record)
+                self._take(record)
             try:
                 await asyncio.to_thread(self._write_down, journal, record)
             except OSError as error:
@@ -139,7 +152,11 @@ class Revocations:
                 told = f"expected to write the record down, got: {error.strerror}; it {state}"
                 raise OSError(error.errno, told, str(journal.path)) from error
             if record.withdrawn:
-                take(self._noted, record)
+                self._take(record)
+
+    def _take(self, record: Record) -> None:
+        take(self._noted, record)
+        self._changed()
 
     def _prepared(self, record: Record) -> _Journal:
         """The journal, if it can take this record. Raises RevocationsError."""

@@ -1,6 +1,6 @@
 """Step 1 of the road: from the Authorization field to claims.
 
-    verify → recall                 what was found good before
+    verify                          what was found good before; for all else
            → find → attempt         read, issuer, header, signature, claims; and again if newer keys came
            → judge                  time and revocation, on each use
 
@@ -11,18 +11,19 @@ arithmetic of signatures only: it takes tokens without `exp`, of any size and `t
 from __future__ import annotations
 
 import enum
-import hashlib
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from itertools import compress
+from operator import is_
+from sys import getsizeof, intern
 from typing import Protocol
-
-from cachetools import LRUCache
 
 from gateway.core.access import Claims
 from gateway.core.errors import Reason, Refusal
-from gateway.identity.documents import read_base64url, read_object
+from gateway.core.shares import Shares
+from gateway.identity.documents import read_base64url, read_object, size_of
 from gateway.identity.failures import Failures
 from gateway.identity.keys import MAX_KID_CHARACTERS
 from gateway.identity.keysets import KeySet
@@ -36,15 +37,20 @@ MAX_IAT_AHEAD_S = 60.0
 #: The last second of the year 9999. A time after it is in milliseconds, or a mistake of another kind.
 MAX_TIME = 253402300799
 
-#: Remembered tokens, by number and by the sum of their lengths.
-MEMORY_TOKENS = 10_000
+#: For remembered tokens, unless told otherwise.
 MEMORY_BYTES = 16 * 1024 * 1024
+#: What a remembered token takes beside its claims: its name, the objects below, and its place in a share.
+REMEMBERED_BYTES = 512
+#: The place of a name among all that Python has interned.
+INTERNED_BYTES = 96
+
+#: In base64url: enough for the longest `kid`.
+USUAL_HEADER_CHARACTERS = 512
 
 #: When to try again where an issuer's keys could not be had: they are asked for all the while.
 KEYS_RETRY_AFTER_S = 5.0
 
 _SCHEME = b"Bearer "
-_BEARER = re.compile(rb"bearer ([\w-]+)\.([\w-]+)\.([\w-]+)", re.IGNORECASE | re.ASCII)
 _MEDIA_TYPE = "application/"  # RFC 7515 §4.1.9: it may be left out
 _ANY_TYPE = frozenset({"jwt", "at+jwt"})
 
@@ -119,16 +125,38 @@ class Issuer:
     client_claim: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Verified:
-    """A token that is good but for what is looked at on each use: time and revocation."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Vouched:
+    """Who vouched for a token, and by which keys. Called, it tells whether the token stands.
 
-    claims: Claims
-    valid_from: float
+    Every remembered token has one, so it is no closure: those take several times as much.
+    """
+
     issuer: Issuer
     keys: KeySet
-    size: int
-    is_revoked: Callable[[], bool]
+    trusted: Mapping[str, Issuer]
+    revocations: Revocations
+    jti: str | None
+    sub: str | None
+
+    def __call__(self) -> bool:
+        return self.is_in_force() and not self.is_revoked()
+
+    def is_in_force(self) -> bool:
+        issuer = self.issuer
+        return self.trusted.get(issuer.issuer) is issuer and issuer.keys.current is self.keys
+
+    def is_revoked(self) -> bool:
+        return self.revocations.is_revoked(self.issuer.issuer, self.jti, self.sub)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified(Claims):
+    """A token that is good but for what is looked at on each use: time and revocation."""
+
+    stands: _Vouched = field(compare=False, repr=False)
+    valid_from: float = 0.0
+    weight: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +172,8 @@ class Verifier:
     """Tells claims from refusals. `wall` gives the epoch seconds that `exp`, `nbf` and `iat` are measured by.
 
     Tokens found good are remembered, whatever policies say, until their issuer or its key set is another
-    object. Time and revocation are looked at on each use.
+    object. Time and revocation are looked at on each use. Each `owner` of tokens has its share of
+    `max_bytes`. `changed` is called in the step in which other issuers take over.
     """
 
     def __init__(
@@ -153,14 +182,24 @@ class Verifier:
         wall: Callable[[], float],
         revocations: Revocations,
         failures: Failures,
+        *,
+        owner: Callable[[Claims], str] = lambda _: "-",
+        max_bytes: int = MEMORY_BYTES,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._wall = wall
         self._revocations = revocations
         self._failures = failures
-        self._issuers: Mapping[str, Issuer] = {}
-        self._memory: LRUCache[bytes, _Verified] = LRUCache(MEMORY_BYTES, _memory_size)
-        self.trust(issuers)
+        self._owner = owner
+        self._changed = changed
+        self._issuers = _by_name(issuers)
+        self._memory: Shares[bytes, _Verified] = Shares(max_bytes)
         self._judged_by = self._key_sets()
+
+    @property
+    def weight(self) -> int:
+        """How many bytes of its room are taken."""
+        return self._memory.weight
 
     def trust(self, issuers: Iterable[Issuer]) -> None:
         """From now on these are the issuers. What one vouched for that is gone or changed is dead at once.
@@ -169,10 +208,15 @@ class Verifier:
         """
         named = _by_name(issuers)
         # The old object stays where nothing changed, and with it what was verified by it.
-        self._issuers = {
+        kept = {
             name: old if (old := self._issuers.get(name)) == issuer else issuer
             for name, issuer in named.items()
         }
+        if kept != self._issuers:
+            # The mapping stays, as every remembered token looks into it.
+            self._issuers.clear()
+            self._issuers.update(kept)
+            self._changed()
 
     async def verify(self, authorization: bytes | None, peer: str | None) -> Claims | Refusal:
         """The claims of the token in an Authorization field's value; `peer` is the address it came from.
@@ -183,17 +227,23 @@ class Verifier:
         if authorization is None:
             return _refusal(Fault.MISSING)
         name = _name(authorization)
-        if name not in self._memory and (wait_s := self._wait_s(peer)) > 0:
+        remembered = self._memory.get(name)
+        if remembered is not None and remembered.stands.is_in_force():
+            # What costs no verification is free, or a client that polls on with a token that has expired
+            # would keep out all others of its peer.
+            outcome = self._judge(remembered)
+            return outcome if isinstance(outcome, Claims) else _refusal(outcome)
+        if remembered is None and (wait_s := self._wait_s(peer)) > 0:
             return Refusal(
                 Reason.TOO_MANY_BAD_TOKENS, because=Reason.TOO_MANY_BAD_TOKENS.slug, retry_after_s=wait_s
             )
-        recalled = self._recall(name)
-        outcome = self._judge(recalled or self._remember(name, await self._find(authorization, peer)))
+        found = await self._find(authorization, peer)
+        self._remember(name, found)
+        outcome = found if isinstance(found, Fault) else self._judge(found)
         if isinstance(outcome, Claims):
             return outcome
-        # What costs no verification is free, or a client that polls on with a token that has expired would
-        # keep out all others of its peer. And keys that are not there are nothing the peer did.
-        if recalled is None and outcome not in {Fault.KEYS_UNAVAILABLE, Fault.UNKNOWN_KEY}:
+        # Keys that are not there are nothing the peer did; one that is unknown was charged for already.
+        if outcome not in {Fault.KEYS_UNAVAILABLE, Fault.UNKNOWN_KEY}:
             self._charge(peer)
         return _refusal(outcome)
 
@@ -210,22 +260,12 @@ class Verifier:
     def _key_sets(self) -> list[KeySet | None]:
         return [issuer.keys.current for issuer in self._issuers.values()]
 
-    def _recall(self, name: bytes) -> _Verified | None:
-        remembered = self._memory.get(name)
-        if remembered is None or not self._vouches(remembered.issuer, remembered.keys):
-            return None
-        return remembered
-
-    def _vouches(self, issuer: Issuer, keys: KeySet) -> bool:
-        return self._issuers.get(issuer.issuer) is issuer and issuer.keys.current is keys
-
-    def _remember(self, name: bytes, found: _Verified | Fault) -> _Verified | Fault:
+    def _remember(self, name: bytes, found: _Verified | Fault) -> None:
         # Only those who can sign fill the memory.
         if isinstance(found, _Verified):
-            self._memory[name] = found
+            self._memory.put(self._owner(found), name, found, found.weight)
         elif found is not Fault.KEYS_UNAVAILABLE:
-            self._memory.pop(name, None)
-        return found
+            self._memory.pop(name)
 
     def _charge(self, peer: str | None) -> None:
         if peer is not None:
@@ -261,44 +301,52 @@ class Verifier:
         fault = _signature_fault(token, keys)
         if fault is Fault.UNKNOWN_KEY:
             return _NoKey(fault, issuer.keys, keys)
-        return (
-            fault
-            or _claims_fault(token.payload, issuer)
-            or self._accept(token.payload, issuer, keys, len(authorization))
-        )
+        return fault or _claims_fault(token.payload, issuer) or self._accept(token.payload, issuer, keys)
 
-    def _accept(
-        self, payload: dict[str, object], issuer: Issuer, keys: KeySet, size: int
-    ) -> _Verified | Fault:
+    def _accept(self, payload: dict[str, object], issuer: Issuer, keys: KeySet) -> _Verified | Fault:
         expires = _time(payload.get("exp"))
         not_before = _time(payload.get("nbf", 0))
         issued = _time(payload.get("iat", 0))
         if expires is None or not_before is None or issued is None:
             return Fault.TIMES
-        revocations, jti, sub = self._revocations, _text(payload, "jti"), _text(payload, "sub")
-
-        def is_revoked() -> bool:
-            return revocations.is_revoked(issuer.issuer, jti, sub)
-
-        claims = Claims(
-            MappingProxyType(payload),
+        claims, size = _lean(payload, issuer)
+        return _Verified(
+            claims,
             expires + issuer.leeway_s,
-            lambda: self._vouches(issuer, keys) and not is_revoked(),
+            _Vouched(
+                issuer,
+                keys,
+                self._issuers,
+                self._revocations,
+                _text(payload, "jti"),
+                _text(payload, "sub"),
+            ),
             None if issuer.client_claim is None else _text(payload, issuer.client_claim),
+            max(not_before, issued - MAX_IAT_AHEAD_S) - issuer.leeway_s,
+            REMEMBERED_BYTES + size,
         )
-        valid_from = max(not_before, issued - MAX_IAT_AHEAD_S) - issuer.leeway_s
-        return _Verified(claims, valid_from, issuer, keys, size, is_revoked)
 
-    def _judge(self, found: _Verified | Fault) -> Claims | Fault:
+    def _judge(self, verified: _Verified) -> Claims | Fault:
         """What can change from one use to the next."""
-        if isinstance(found, Fault):
-            return found
         now = self._wall()
-        if now >= found.claims.expires_at:
+        if now >= verified.expires_at:
             return Fault.EXPIRED
-        if now < found.valid_from:
+        if now < verified.valid_from:
             return Fault.NOT_YET_VALID
-        return Fault.REVOKED if found.is_revoked() else found.claims
+        return Fault.REVOKED if verified.stands.is_revoked() else verified
+
+
+def _lean(payload: dict[str, object], issuer: Issuer) -> tuple[dict[str, object], int]:
+    """The same claims, and the bytes they take: what tokens say alike is held once for all of them."""
+    claims = {intern(name): value for name, value in payload.items()}
+    claims["iss"] = issuer.issuer
+    if claims["aud"] == issuer.audience:
+        claims["aud"] = issuer.audience
+    size = getsizeof(claims) + size_of(claims.values())
+    # Who brings a name that nobody has said so far pays for it.
+    if brought := list(compress(payload, map(is_, payload, claims))):
+        size += size_of(brought) + len(brought) * INTERNED_BYTES
+    return claims, size
 
 
 def _refusal(fault: Fault) -> Refusal:
@@ -308,22 +356,22 @@ def _refusal(fault: Fault) -> Refusal:
 
 def _name(authorization: bytes) -> bytes:
     """What a token is remembered by: a hash, since tokens are worth stealing, however Bearer is spelt."""
-    scheme, _, token = authorization.partition(b" ")
-    return hashlib.sha256(b"bearer " + token if scheme.lower() == b"bearer" else authorization).digest()
+    if not authorization.startswith(_SCHEME) and _has_scheme(authorization):
+        authorization = _SCHEME + authorization[len(_SCHEME) :]
+    return sha256(authorization).digest()
 
 
-def _by_name(issuers: Iterable[Issuer]) -> Mapping[str, Issuer]:
+def _has_scheme(authorization: bytes) -> bool:
+    return authorization[: len(_SCHEME)].lower() == b"bearer "
+
+
+def _by_name(issuers: Iterable[Issuer]) -> dict[str, Issuer]:
     named: dict[str, Issuer] = {}
     for issuer in issuers:
         if issuer.issuer in named:
             raise ValueError(f"issuers: expected each issuer once, got {issuer.issuer} twice")
         named[issuer.issuer] = issuer
     return named
-
-
-def _memory_size(verified: _Verified) -> int:
-    # With a least size for each, one bound holds both the number and the bytes.
-    return max(verified.size, MEMORY_BYTES // MEMORY_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,19 +386,29 @@ def _read(authorization: bytes) -> _Token | Fault:
     """The parts of a JWS in its compact form (RFC 7515 §7.1); a fault for all else, a JWE included."""
     if len(authorization) > len(_SCHEME) + MAX_TOKEN_BYTES:
         return Fault.TOO_LONG
-    match = _BEARER.fullmatch(authorization)
-    if match is None:
+    parts = authorization[len(_SCHEME) :].split(b".")
+    if not _has_scheme(authorization) or len(parts) != 3 or not all(parts):
         return Fault.MALFORMED
-    header, payload, signature = match.groups()
+    header, payload, signature = parts
     try:
         return _Token(
-            read_object(read_base64url(header)),
+            _usual_header(header) if len(header) <= USUAL_HEADER_CHARACTERS else _header(header),
             read_object(read_base64url(payload)),
             header + b"." + payload,
             read_base64url(signature),
         )
     except ValueError:
         return Fault.MALFORMED
+
+
+def _header(text: bytes) -> Mapping[str, object]:
+    return read_object(read_base64url(text))
+
+
+@lru_cache(maxsize=64)
+def _usual_header(text: bytes) -> Mapping[str, object]:
+    """The tokens of an issuer share a few headers. Long ones are not kept, as anybody can send them."""
+    return _header(text)
 
 
 def _header_fault(header: Mapping[str, object], issuer: Issuer) -> Fault | None:
@@ -405,6 +463,6 @@ def _text(payload: Mapping[str, object], name: str) -> str | None:
 
 def _time(value: object) -> float | None:
     """A NumericDate (RFC 7519 §2). A bool is a number in Python only."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if type(value) is not int and type(value) is not float:
         return None
     return float(value) if 0 <= value <= MAX_TIME else None

@@ -6,36 +6,133 @@ hashed.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
+import json
 import logging
 import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
 from typing import TextIO, cast
 
 import structlog
-from structlog.typing import FilteringBoundLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from gateway.core.messages import Chat
 
+_NO_REMARKS: Mapping[str, object] = {}
 
-def logger(level: str, stream: TextIO = sys.stderr) -> FilteringBoundLogger:
-    """A logger from that level up (debug, info, warning, error)."""
+
+class JsonLines(structlog.WriteLogger):
+    """A stream of JSON lines.
+
+    One write and one flush a line: what was logged is out before a crash, and no line is torn. To gather
+    lines would save less than half of what one costs, and lose the last ones: those that tell why.
+    """
+
+
+def logger(
+    level: str, stream: TextIO = sys.stderr, wall: Callable[[], float] = time.time
+) -> FilteringBoundLogger:
+    """A logger from that level up (debug, info, warning, error). `wall` is epoch seconds."""
     number = logging.getLevelNamesMapping()[level.upper()]
-    renderer = (
-        structlog.dev.ConsoleRenderer()
-        if stream.isatty()
-        else structlog.processors.JSONRenderer(sort_keys=False)
-    )
+    for_eyes = stream.isatty()
     wrapped = structlog.wrap_logger(
-        structlog.PrintLogger(stream),
+        structlog.PrintLogger(stream) if for_eyes else JsonLines(stream),
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
+            _stamper(wall),
+            structlog.dev.ConsoleRenderer() if for_eyes else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
     )
     # Bound once: the lazy proxy would do it at every line.
     return cast(FilteringBoundLogger, wrapped.bind())
+
+
+def _stamper(wall: Callable[[], float]) -> Processor:
+    def stamp(_: object, __: str, event: EventDict) -> EventDict:
+        event["timestamp"] = _timestamp(wall())
+        return event
+
+    return stamp
+
+
+def _timestamp(wall: float) -> str:
+    second, micros = divmod(round(wall * 1e6), 1_000_000)
+    return f"{_second(second)}.{micros:06}Z"
+
+
+# Most lines fall into the second of the line before, and a date costs twice the rest of a timestamp.
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    return dt.datetime.fromtimestamp(second, dt.UTC).isoformat()[:19]
+
+
+class RequestLines:
+    """The lines of requests, which are nearly all lines there are.
+
+    As JSON they are what the logger would write, byte for byte, without its chain of processors: in half
+    the time. `wanted` tells whether it would write them at all.
+    """
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self.wanted = log.is_enabled_for(logging.INFO)
+        self._log = log
+        # structlog lets wrappers read it.
+        output = getattr(log, "_logger", None)
+        self._write = output.msg if isinstance(output, JsonLines) else None
+
+    def say(
+        self,
+        *,
+        request_id: str,
+        client: str,
+        rule: str | None,
+        method: str,
+        resource: str,
+        chat: Chat | None,
+        status: int,
+        outcome: str,
+        seconds: float,
+        wall: float,
+        remarks: Mapping[str, object] = _NO_REMARKS,
+    ) -> None:
+        """Write one; `remarks` are the fields that only some have. On a terminal the logger's clock tells."""
+        chat_digits = None if chat is None else hashed(chat)
+        duration_ms = round(seconds * 1000, 3)
+        if self._write is None:
+            self._log.info(
+                "request",
+                request_id=request_id,
+                client=client,
+                rule=rule,
+                method=method,
+                resource=resource,
+                chat=chat_digits,
+                status=status,
+                outcome=outcome,
+                **remarks,
+                duration_ms=duration_ms,
+            )
+            return
+        self._write(
+            f'{{"request_id": {quoted(request_id)}, "client": {quoted(client)}, '
+            f'"rule": {_or_null(rule)}, "method": {quoted(method)}, "resource": {quoted(resource)}, '
+            f'"chat": {_or_null(chat_digits)}, "status": {status}, "outcome": {quoted(outcome)}, '
+            f'{_listed(remarks)}"duration_ms": {duration_ms}, '
+            f'"event": "request", "level": "info", "timestamp": "{_timestamp(wall)}"}}'
+        )
+
+
+def _or_null(text: str | None) -> str:
+    return "null" if text is None else quoted(text)
+
+
+def _listed(remarks: Mapping[str, object]) -> str:
+    return f"{json.dumps(remarks)[1:-1]}, " if remarks else ""
 
 
 class _Adopted(logging.Handler):
@@ -60,6 +157,7 @@ def adopt(name: str, log: FilteringBoundLogger) -> None:
     library.propagate = False
 
 
+@lru_cache(maxsize=16_384)
 def hashed(chat: Chat) -> str:
     """Twelve hex digits that stand for a chat in logs: the same in every replica, and no way back."""
     return hashlib.sha256(f"{chat.account}/{chat.id}".encode()).hexdigest()[:12]

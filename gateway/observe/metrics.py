@@ -1,4 +1,4 @@
-"""Counters, as plain integers behind one collector: `labels().inc()` would cost more than a cache hit.
+"""Counters, as plain integers until somebody asks: `labels().inc()` would cost more than a hit does.
 
 Every label is bounded: clients, rules, limits and resources are named in files, reasons and outcomes in code.
 Nothing here has a chat, a token, an address or a raw path in it. `docs/metrics.md` has a row for each family.
@@ -6,22 +6,29 @@ Nothing here has a chat, a token, an address or a raw path in it. `docs/metrics.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import accumulate
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain
+from typing import Any, Protocol, TypeVar
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from gateway.core.access import ALLOW
+from gateway.core.replies import How
 
 K = TypeVar("K", bound=tuple[str, ...])
 
 #: From a tenth of what a hit over the road takes to twice what the upstream may take.
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BUCKET_LABELS = (*map(str, BUCKETS_S), "+Inf")
+HIT = How.HIT.value
+#: These take about a millisecond to write.
+LINES_AT_ONCE = 100
 
 
 class Durations:
@@ -74,35 +81,82 @@ class Reloads:
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What is looked up when somebody asks: keys by issuer, budgets by account, revocations in force."""
+    """What is looked up when somebody asks: keys by issuer, budgets by account, revocations in force.
+
+    `kept` has, for each kind of memory, the bytes that are kept and how many may be.
+    """
 
     flights: Callable[[], int] = int
     keys: Callable[[], Mapping[str, RemoteKeys]] = dict
     reloads: Callable[[], Reloads] = Reloads
     budgets: Callable[[], Mapping[str, AccountBudget]] = dict
     revocations: Callable[[], int] = int
+    kept: Callable[[], Mapping[str, tuple[int, int]]] = dict
 
 
-class Metrics(Collector):
-    """What the process has done since it started, and how it stands."""
+Kind = type[CounterMetricFamily] | type[GaugeMetricFamily] | type[HistogramMetricFamily]
+
+
+@dataclass(frozen=True, slots=True)
+class Family(Collector):
+    """A family at one moment. A row is what its kind's `add_metric` takes, and makes `lines_a_row` lines."""
+
+    kind: Kind
+    name: str
+    help_text: str
+    labels: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+    lines_a_row: int = 1
+
+    def collect(self) -> Iterable[Metric]:
+        """As prometheus_client asks for it."""
+        made = self.kind(f"chat_gateway_{self.name}", self.help_text, labels=self.labels)
+        for row in self.rows:
+            made.add_metric(*row)
+        return (made,)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The text that Prometheus scrapes, some `LINES_AT_ONCE` at a time."""
+        step = LINES_AT_ONCE // self.lines_a_row
+        yield generate_latest(replace(self, rows=self.rows[:step]))
+        for begin in range(step, len(self.rows), step):
+            piece = generate_latest(replace(self, rows=self.rows[begin : begin + step]))
+            # Help and type, a line each, are said once.
+            yield piece.split(b"\n", 2)[2]
+
+
+@dataclass(frozen=True, slots=True)
+class RoadCounts:
+    """What the road counts, and the short cut too: only the sum says what the process did."""
+
+    #: (client, resource, status, outcome) → requests
+    requests: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
+    #: client → requests that were answered and caused none to the upstream
+    saved: Counter[str] = field(default_factory=Counter)
+    #: (client, rule, outcome) → decisions
+    decisions: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+
+
+class Metrics:
+    """What the process has done since it started, and how it stands.
+
+    `road` is for those who count; `requests`, `saved` and `decisions` are sums, made anew at each look.
+    """
 
     def __init__(self) -> None:
-        #: (client, resource, status, outcome) → requests
-        self.requests: Counter[tuple[str, str, str, str]] = Counter()
+        self.road = RoadCounts()
+        self._hits: defaultdict[tuple[str, str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
         #: (resource, outcome) → how long they took
         self.durations: defaultdict[tuple[str, str], Durations] = defaultdict(Durations)
         #: (resource, outcome, client) → requests to the upstream
         self.upstream_requests: Counter[tuple[str, str, str]] = Counter()
         #: account → of those, how many were sent once more
         self.repeats: Counter[str] = Counter()
-        #: client → requests that were answered and caused none of those
-        self.saved: Counter[str] = Counter()
         #: (resource, failure) → stale answers that stood in for it
         self.stood_in: Counter[tuple[str, str]] = Counter()
         #: (client, limit) → refusals
         self.limited: Counter[tuple[str, str]] = Counter()
         #: (client, rule, outcome) → decisions
-        self.decisions: Counter[tuple[str, str, str]] = Counter()
         self.shadow_decisions: Counter[tuple[str, str, str]] = Counter()
         #: what was wrong with a token → refusals
         self.token_refusals: Counter[str] = Counter()
@@ -110,29 +164,78 @@ class Metrics(Collector):
         self.crashes = 0
         self.gauges = Gauges()
 
-    def collect(self) -> Iterable[Metric]:
-        """All families, for the exposition."""
-        yield from self._requests()
-        yield from self._policies()
-        yield from self._upstream()
-        yield from self._configuration()
-        yield _counter("crashes", "Fetches and requests that failed inside the gateway", self.crashes)
+    def hits(self, labels: tuple[str, str, str]) -> dict[int, int]:
+        """To count the short cut's hits in, by status; `labels` are (client, rule, resource)."""
+        return self._hits[labels]
 
-    def _requests(self) -> Iterator[Metric]:
+    @property
+    def requests(self) -> Counter[tuple[str, str, str, str]]:
+        """All requests: (client, resource, status, outcome) → how many."""
+        requests = self.road.requests.copy()
+        for client, _, resource, status, count in self._each_hit():
+            requests[client, resource, str(status), HIT] += count
+        return requests
+
+    @property
+    def saved(self) -> Counter[str]:
+        """All that were answered and caused none to the upstream: client → how many."""
+        saved = self.road.saved.copy()
+        for client, _, _, _, count in self._each_hit():
+            saved[client] += count
+        return saved
+
+    @property
+    def decisions(self) -> Counter[tuple[str, str, str]]:
+        """All decisions: (client, rule, outcome) → how many."""
+        decisions = self.road.decisions.copy()
+        for client, rule, _, _, count in self._each_hit():
+            decisions[client, rule, ALLOW] += count
+        return decisions
+
+    def _each_hit(self) -> Iterator[tuple[str, str, str, int, int]]:
+        for labels, statuses in self._hits.items():
+            for status, count in statuses.items():
+                yield *labels, status, count
+
+    def families(self) -> list[Family]:
+        """All that is counted, at one moment."""
+        return [
+            *self._requests(),
+            *self._policies(),
+            *self._upstream(),
+            *self._memory(),
+            *self._configuration(),
+            _counter("crashes", "Fetches and requests that failed inside the gateway", self.crashes),
+        ]
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return b"".join(self._pieces())
+
+    async def scrape(self) -> bytes:
+        """The exposition as of now. It may be megabytes, so requests have their turns in between."""
+        written = []
+        for piece in self._pieces():
+            written.append(piece)
+            await asyncio.sleep(0)
+        return b"".join(written)
+
+    def _pieces(self) -> Iterator[bytes]:
+        return chain.from_iterable(family.pieces() for family in self.families())
+
+    def _requests(self) -> Iterator[Family]:
         yield _counters(
             "requests",
             "Requests of clients, by how they ended",
             ("client", "resource", "status", "outcome"),
             self.requests,
         )
-        durations = HistogramMetricFamily(
-            "chat_gateway_request_duration_seconds",
+        yield _histograms(
+            "request_duration_seconds",
             "How long requests took, from the end of the head to the reply",
-            labels=("resource", "outcome"),
+            ("resource", "outcome"),
+            self.durations,
         )
-        for labels, took in self.durations.items():
-            durations.add_metric(labels, took.buckets(), took.sum_s)
-        yield durations
         yield _counters(
             "saved_requests",
             "Requests of clients that were answered and caused no request to the upstream",
@@ -146,7 +249,7 @@ class Metrics(Collector):
             self.stood_in,
         )
 
-    def _policies(self) -> Iterator[Metric]:
+    def _policies(self) -> Iterator[Family]:
         yield _counters(
             "decisions",
             "Decisions about requests of known clients, by the rule that made them",
@@ -167,7 +270,7 @@ class Metrics(Collector):
             {(because,): count for because, count in self.token_refusals.items()},
         )
 
-    def _upstream(self) -> Iterator[Metric]:
+    def _upstream(self) -> Iterator[Family]:
         yield _counters(
             "upstream_requests",
             "Requests to the upstream, by how they ended and whose request caused them",
@@ -206,7 +309,22 @@ class Metrics(Collector):
             self.foreign_links,
         )
 
-    def _configuration(self) -> Iterator[Metric]:
+    def _memory(self) -> Iterator[Family]:
+        kept = self.gauges.kept()
+        yield _gauges(
+            "kept_bytes",
+            "What is kept in memory that is bounded by bytes",
+            "kind",
+            {kind: taken for kind, (taken, _) in kept.items()},
+        )
+        yield _gauges(
+            "kept_bytes_limit",
+            "How much of it may be kept",
+            "kind",
+            {kind: most for kind, (_, most) in kept.items()},
+        )
+
+    def _configuration(self) -> Iterator[Family]:
         reloads = self.gauges.reloads()
         yield _counter(
             "reload_failures",
@@ -236,30 +354,32 @@ class Metrics(Collector):
             "revocations", "Revocations of tokens, subjects and clients in force", self.gauges.revocations()
         )
 
-    def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry)
+
+def _counters(name: str, help_text: str, labels: tuple[str, ...], counts: Mapping[K, float]) -> Family:
+    return Family(CounterMetricFamily, name, help_text, labels, list(counts.items()))
 
 
-def _counters(name: str, help_text: str, labels: tuple[str, ...], counts: Mapping[K, float]) -> Metric:
-    family = CounterMetricFamily(f"chat_gateway_{name}", help_text, labels=labels)
-    for values, count in counts.items():
-        family.add_metric(values, count)
-    return family
+def _counter(name: str, help_text: str, count: float) -> Family:
+    return Family(CounterMetricFamily, name, help_text, (), [((), count)])
 
 
-def _counter(name: str, help_text: str, count: float) -> Metric:
-    return CounterMetricFamily(f"chat_gateway_{name}", help_text, value=count)
+def _histograms(
+    name: str, help_text: str, labels: tuple[str, ...], durations: Mapping[K, Durations]
+) -> Family:
+    rows = [(values, took.buckets(), took.sum_s) for values, took in durations.items() if any(took.counts)]
+    # Its buckets, the count and the sum.
+    return Family(HistogramMetricFamily, name, help_text, labels, rows, len(_BUCKET_LABELS) + 2)
 
 
-def _gauges(name: str, help_text: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(f"chat_gateway_{name}", help_text, labels=(label,))
-    for labelled, value in values.items():
-        family.add_metric((labelled,), value)
-    return family
+def _gauges(name: str, help_text: str, label: str, values: Mapping[str, float]) -> Family:
+    return Family(
+        GaugeMetricFamily,
+        name,
+        help_text,
+        (label,),
+        [((labelled,), value) for labelled, value in values.items()],
+    )
 
 
-def _gauge(name: str, help_text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"chat_gateway_{name}", help_text, value=value)
+def _gauge(name: str, help_text: str, value: float) -> Family:
+    return Family(GaugeMetricFamily, name, help_text, (), [((), value)])

@@ -13,9 +13,10 @@ from gateway.core.freshness import Failed
 from gateway.core.paths import Target
 from gateway.core.replies import Delivered, Reply, Trip
 from gateway.core.requests import Request
-from gateway.observe.logs import hashed
+from gateway.observe.hits import Hits
+from gateway.observe.logs import RequestLines
 from gateway.observe.metrics import Metrics
-from gateway.observe.usage import Usage
+from gateway.observe.usage import Usage, Used
 
 NOBODY = "-"
 
@@ -26,57 +27,78 @@ class Observer:
     def __init__(self, metrics: Metrics, log: FilteringBoundLogger, usage: Usage) -> None:
         self._metrics = metrics
         self._log = log
+        self._lines = RequestLines(log)
         self._usage = usage
+        self._hits: dict[tuple[str, str, str], Hits] = {}
+
+    def hits(self, client: str, rule: str, resource: str) -> Hits:
+        """Where the short cut tells its hits; the same object for the same labels."""
+        labels = (client, rule, resource)
+        hits = self._hits.get(labels)
+        if hits is None:
+            hits = self._hits[labels] = Hits(labels, self._metrics, self._lines, self._usage)
+        return hits
 
     def replied(self, request: Request, trip: Trip, reply: Reply, seconds: float) -> None:
         """A request ended after so many seconds."""
+        result = trip.result
+        target = trip.target
         client = trip.client or NOBODY
-        resource = NOBODY if trip.target is None else trip.target.resource.name
-        outcome = _outcome(trip)
-        self._metrics.requests[client, resource, str(reply.status), outcome] += 1
-        if isinstance(trip.result, Delivered) and trip.result.instead_of is not None:
-            self._metrics.stood_in[resource, trip.result.instead_of.slug] += 1
-        self._metrics.durations[resource, _kind(trip)].observe(seconds)
-        self._count(client, trip)
-        self._use(client, trip, reply)
-        self._log.info(
-            "request",
-            request_id=request.id,
-            client=client,
-            rule=trip.rule,
-            method=request.method if trip.target else NOBODY,
-            resource=resource,
-            chat=None if trip.target is None or trip.target.chat is None else hashed(trip.target.chat),
-            status=reply.status,
-            outcome=outcome,
-            **_remarks(trip),
-            duration_ms=round(seconds * 1000, 3),
-        )
-
-    def _count(self, client: str, trip: Trip) -> None:
-        """What decided, and what was refused for what."""
+        resource = NOBODY if target is None else target.resource.name
         metrics = self._metrics
+        wall = self._usage.wall()
+        used = self._usage.on(wall, client)
+        used.requests += 1
+        used.bytes_sent += len(reply.body)
+        # For durations all refusals are one kind of outcome, and so are all failures.
+        match result:
+            case Delivered():
+                # `value` costs as much as a counter: it is a property written in Python.
+                outcome = kind = result.how._value_
+                self._delivered(result, client, resource, used)
+            case Refusal():
+                outcome = result.reason.slug
+                kind = "refused" if result.reason.status < 500 else "failed"
+                self._refused(result, client, reply.status, used)
+            case Failed():
+                outcome, kind = result.reason.slug, "failed"
+            case _:
+                assert_never(result)
+        metrics.road.requests[client, resource, str(reply.status), outcome] += 1
+        metrics.durations[resource, kind].observe(seconds)
         if trip.rule is not None:
-            decision = _outcome(trip) if trip.grant is None else ALLOW
-            metrics.decisions[client, trip.rule, decision] += 1
+            metrics.road.decisions[client, trip.rule, outcome if trip.grant is None else ALLOW] += 1
         for shadow in trip.shadows:
             metrics.shadow_decisions[shadow.client, shadow.rule, shadow.outcome] += 1
-        if _is_saved(trip):
-            metrics.saved[client] += 1
-        if isinstance(trip.result, Refusal):
-            for limit in trip.result.violated:
-                metrics.limited[client, limit] += 1
-            if trip.result.because is not None:
-                metrics.token_refusals[trip.result.because] += 1
+        if self._lines.wanted:
+            self._lines.say(
+                request_id=request.id,
+                client=client,
+                rule=trip.rule,
+                method=NOBODY if target is None else request.method,
+                resource=resource,
+                chat=None if target is None else target.chat,
+                status=reply.status,
+                outcome=outcome,
+                seconds=seconds,
+                wall=wall,
+                remarks=_remarks(trip),
+            )
 
-    def _use(self, client: str, trip: Trip, reply: Reply) -> None:
-        used = self._usage.today(client)
-        used.requests += 1
-        used.saved += _is_saved(trip)
-        used.bytes_sent += len(reply.body)
-        if isinstance(trip.result, Refusal):
-            used.limited += reply.status == 429
-            used.refused += 400 <= reply.status < 500 and reply.status != 429
+    def _delivered(self, result: Delivered, client: str, resource: str, used: Used) -> None:
+        if not result.opened:
+            self._metrics.road.saved[client] += 1
+            used.saved += 1
+        if result.instead_of is not None:
+            self._metrics.stood_in[resource, result.instead_of.slug] += 1
+
+    def _refused(self, refusal: Refusal, client: str, status: int, used: Used) -> None:
+        used.limited += status == 429
+        used.refused += 400 <= status < 500 and status != 429
+        for limit in refusal.violated:
+            self._metrics.limited[client, limit] += 1
+        if refusal.because is not None:
+            self._metrics.token_refusals[refusal.because] += 1
 
     def asked(self, target: Target, outcome: Undressed | Failed, client: str) -> None:
         """The upstream was asked, because of a request of that client."""
@@ -99,29 +121,6 @@ class Observer:
         """Something failed inside the gateway: its kind is logged, its words may be anybody's and are not."""
         self._metrics.crashes += 1
         self._log.error("crashed", error=type(error).__name__, where=_where(error))
-
-
-def _outcome(trip: Trip) -> str:
-    result = trip.result
-    return result.how.value if isinstance(result, Delivered) else result.reason.slug
-
-
-def _kind(trip: Trip) -> str:
-    """An outcome for durations: all refusals are one, and so are all failures."""
-    result = trip.result
-    match result:
-        case Delivered():
-            return result.how.value
-        case Failed():
-            return "failed"
-        case Refusal():
-            return "refused" if result.reason.status < 500 else "failed"
-        case _:
-            assert_never(result)
-
-
-def _is_saved(trip: Trip) -> bool:
-    return isinstance(trip.result, Delivered) and not trip.result.opened
 
 
 def _remarks(trip: Trip) -> dict[str, object]:

@@ -33,12 +33,16 @@ class Usage:
     """The table. `wall` is epoch seconds."""
 
     def __init__(self, wall: Callable[[], float]) -> None:
-        self._wall = wall
+        self.wall = wall
         self._days: dict[int, dict[str, Used]] = {}
 
     def today(self, client: str) -> Used:
         """The row to count on."""
-        day = int(self._wall() // DAY_S)
+        return self.on(self.wall(), client)
+
+    def on(self, wall: float, client: str) -> Used:
+        """The row of the day of `wall`. It may be counted on until that day is over."""
+        day = int(wall // DAY_S)
         used = self._days.get(day, {}).get(client)
         return self._begun(day, client) if used is None else used
 

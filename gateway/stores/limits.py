@@ -2,6 +2,8 @@
 
 What is counted is kept by client and limit, so a change of policies forgets nothing; the names come from
 files, so it stays small. A request is charged to all of its limits or to none.
+
+    client, resource → lane → its meters → what was used, shared by all lanes that meet the limit
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from gateway.core.limits import (
     Limits,
     Rate,
     Standing,
-    advanced,
     carried,
-    more_in_s,
+    limit_lines,
+    policy,
     remaining,
+    service_limit,
+    taken,
     wait_s,
 )
 from gateway.core.policy import Client
@@ -31,67 +35,23 @@ from gateway.core.policy import Client
 IN_FLIGHT_RETRY_S = 1.0
 
 _Key = tuple[str, str]  # (client, limit)
+_Left = tuple[int, int | None]  # how many remain, and in how many seconds there will be more
 
 
-class _Meter(Protocol):
-    """One limit as one request meets it."""
-
-    @property
-    def wait_s(self) -> float: ...
-    def left(self, *, charged: bool) -> Left: ...
-    def charge(self) -> None: ...
+# -- what was used ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _RateMeter:
-    spent: dict[_Key, tuple[Rate, float]]
-    key: _Key
-    rate: Rate
-    tat: float
-    now: float
+@dataclass(slots=True)
+class _Arrival:
+    """The arrival time of a limit, and the rate under which it was charged last; None if it never was."""
 
-    @property
-    def wait_s(self) -> float:
-        return wait_s(self.tat, self.rate, self.now)
-
-    def left(self, *, charged: bool) -> Left:
-        tat = advanced(self.tat, self.rate, self.now) if charged else self.tat
-        return Left(
-            self.key[1],
-            self.rate.burst,
-            remaining(tat, self.rate, self.now),
-            # 11 a minute are 11 in 60 s, also where floats make a little more of it.
-            max(1, math.ceil(self.rate.burst / self.rate.per_s - 1e-9)),
-            math.ceil(more_in_s(tat, self.rate, self.now)),
-        )
-
-    def charge(self) -> None:
-        self.spent[self.key] = (self.rate, advanced(self.tat, self.rate, self.now))
+    tat: float = UNUSED
+    rate: Rate | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _CountMeter:
-    """Requests of a day, whose quota is back in `reset_s`; or, without that, requests in progress."""
-
-    counts: dict[_Key, int]
-    key: _Key
-    quota: int
-    reset_s: float | None = None
-
-    @property
-    def wait_s(self) -> float:
-        if self.counts.get(self.key, 0) < self.quota:
-            return 0.0
-        return IN_FLIGHT_RETRY_S if self.reset_s is None else self.reset_s
-
-    def left(self, *, charged: bool) -> Left:
-        unused = max(0, self.quota - self.counts.get(self.key, 0) - charged)
-        if self.reset_s is None:
-            return Left(self.key[1], self.quota, unused)
-        return Left(self.key[1], self.quota, unused, DAY_S, math.ceil(self.reset_s))
-
-    def charge(self) -> None:
-        self.counts[self.key] = self.counts.get(self.key, 0) + 1
+@dataclass(slots=True)
+class _Count:
+    used: int = 0
 
 
 class _Day:
@@ -103,18 +63,228 @@ class _Day:
     """
 
     def __init__(self) -> None:
-        self.used: dict[_Key, int] = {}
+        self.counts: dict[_Key, _Count] = {}
+        self.ends_in_s = 0.0  # as it was last seen
         self._number = 0
         self._since = -math.inf
 
-    def ends_in_s(self, now: float, wall: float) -> float:
-        """How long the day still has, at `now` (monotonic) and `wall` (epoch) seconds; begins a new one."""
+    def see(self, now: float, wall: float) -> None:
+        """The clocks have got so far: perhaps into a new day."""
         number = math.floor(wall / DAY_S)
         if number > self._number or now - self._since >= DAY_S:
             self._number = max(number, self._number + 1)
             self._since = now
-            self.used.clear()
-        return min((self._number + 1) * DAY_S - wall, self._since + DAY_S - now)
+            for count in self.counts.values():
+                count.used = 0
+        # Written so that neither is ever 0, which would be no wait.
+        self.ends_in_s = min((self._number + 1) * DAY_S - wall, DAY_S - (now - self._since))
+
+
+# -- meters -------------------------------------------------------------------------------------------------
+
+
+class _Meter(Protocol):
+    """One limit, as the requests of one lane meet it."""
+
+    limit: str
+    quota: int
+    window_s: int | None
+
+    def wait_s(self, now: float, /) -> float:
+        """How long until one more is admitted; 0 if it is now."""
+
+    def take(self, now: float, /) -> _Left:
+        """Charge one, and say what is left after it."""
+
+    def left(self, now: float, /, *, more: int) -> _Left:
+        """What would be left after `more`, which is 1 or 0."""
+
+
+class _RateMeter:
+    __slots__ = ("_arrival", "_rate", "limit", "quota", "window_s")
+
+    def __init__(self, limit: str, rate: Rate, arrival: _Arrival) -> None:
+        self.limit = limit
+        self.quota = rate.burst
+        # 11 a minute are 11 in 60 s, also where floats make a little more of it.
+        self.window_s: int | None = max(1, math.ceil(rate.burst / rate.per_s - 1e-9))
+        self._rate = rate
+        self._arrival = arrival
+
+    def wait_s(self, now: float, /) -> float:
+        return wait_s(self._tat(now), self._rate, now)
+
+    def take(self, now: float, /) -> _Left:
+        arrival = self._arrival
+        arrival.tat, left, more_in_s = taken(self._tat(now), self._rate, now)
+        arrival.rate = self._rate
+        return left, math.ceil(more_in_s)
+
+    def left(self, now: float, /, *, more: int) -> _Left:
+        tat = self._tat(now)
+        left, more_in_s = taken(tat, self._rate, now)[1:] if more else remaining(tat, self._rate, now)
+        return left, math.ceil(more_in_s)
+
+    def _tat(self, now: float) -> float:
+        arrival, rate = self._arrival, self._rate
+        # Another lane may have charged it last, under what was the rate before a reload.
+        if arrival.rate is rate or arrival.rate is None or arrival.rate == rate:
+            return arrival.tat
+        return carried(arrival.tat, arrival.rate, rate, now)
+
+
+class _DayMeter:
+    __slots__ = ("_count", "_day", "limit", "quota", "window_s")
+
+    def __init__(self, limit: str, quota: int, count: _Count, day: _Day) -> None:
+        self.limit = limit
+        self.quota = quota
+        self.window_s: int | None = DAY_S
+        self._count = count
+        self._day = day
+
+    def wait_s(self, _: float, /) -> float:
+        return 0.0 if self._count.used < self.quota else self._day.ends_in_s
+
+    def take(self, now: float, /) -> _Left:
+        self._count.used += 1
+        return self.left(now, more=0)
+
+    def left(self, _: float, /, *, more: int) -> _Left:
+        return max(0, self.quota - self._count.used - more), math.ceil(self._day.ends_in_s)
+
+
+class _InFlightMeter:
+    __slots__ = ("_count", "limit", "quota", "window_s")
+
+    def __init__(self, limit: str, quota: int, count: _Count) -> None:
+        self.limit = limit
+        self.quota = quota
+        self.window_s: int | None = None
+        self._count = count
+
+    def wait_s(self, _: float, /) -> float:
+        return 0.0 if self._count.used < self.quota else IN_FLIGHT_RETRY_S
+
+    def take(self, now: float, /) -> _Left:
+        self._count.used += 1
+        return self.left(now, more=0)
+
+    def left(self, _: float, /, *, more: int) -> _Left:
+        return max(0, self.quota - self._count.used - more), None
+
+    def leave(self) -> None:
+        if not self._count.used:
+            raise RuntimeError(f"{self.limit}: more requests have left than had entered")
+        self._count.used -= 1
+
+
+# -- lanes --------------------------------------------------------------------------------------------------
+
+
+class Lane:
+    """What the requests of a client for one resource are charged to, under `limits`.
+
+    `now` is monotonic, `wall` epoch seconds. A change of limits makes another lane; this one still counts,
+    under the limits that it has.
+    """
+
+    __slots__ = ("_day", "_fetches", "_in_flight", "_policies", "_requests", "limits")
+
+    def __init__(
+        self, limits: Limits, requests: Sequence[_Meter], fetches: Sequence[_Meter], day: _Day | None
+    ) -> None:
+        self.limits = limits
+        self._requests = tuple(requests)
+        self._fetches = tuple(fetches)
+        self._day = day
+        self._in_flight = tuple(meter for meter in requests if isinstance(meter, _InFlightMeter))
+        self._policies = ", ".join(policy(meter.limit, meter.quota, meter.window_s) for meter in requests)
+
+    def hit(self, now: float, wall: float) -> bytes | None:
+        """Charge a request that ends at once, and tell as `Standing.lines` does how the client stands.
+
+        None if that violates a limit; nothing is charged then.
+        """
+        meters = self._requests
+        if not meters:
+            return b""
+        if self._day is not None:
+            self._day.see(now, wall)
+        for meter in meters:
+            if meter.wait_s(now):
+                return None
+        told = []
+        for meter in meters:
+            left, reset_s = meter.take(now)
+            told.append(service_limit(meter.limit, left, reset_s))
+        if self._in_flight:
+            self.leave()
+        return limit_lines(self._policies, ", ".join(told))
+
+    def enter(self, now: float, wall: float) -> Standing:
+        """Charge a request.
+
+        All or nothing: a standing with something violated has charged nothing, and must not `leave`.
+        """
+        return self._request(now, wall, charge=True)
+
+    def peek(self, now: float, wall: float) -> Standing:
+        """What `enter` would say."""
+        return self._request(now, wall, charge=False)
+
+    def leave(self) -> None:
+        """A request that has entered has ended."""
+        for meter in self._in_flight:
+            meter.leave()
+
+    def fetch(self, now: float, wall: float) -> Standing | None:
+        """Charge a fetch; or, if that violates a limit, charge nothing and say how the client stands."""
+        return self._fetch(now, wall, charge=True)
+
+    def peek_fetch(self, now: float, wall: float) -> Standing | None:
+        """What `fetch` would say."""
+        return self._fetch(now, wall, charge=False)
+
+    def _request(self, now: float, wall: float, *, charge: bool) -> Standing:
+        if self._day is not None:
+            self._day.see(now, wall)
+        return _standing(self._requests, now, charge=charge)
+
+    def _fetch(self, now: float, wall: float, *, charge: bool) -> Standing | None:
+        standing = _standing(self._fetches, now, charge=charge)
+        if not standing.violated:
+            return None
+        if self._day is not None:
+            self._day.see(now, wall)
+        # The request itself was charged when it entered.
+        requests = _uncharged(self._requests, now)
+        fetches = tuple(left for left in standing.left if left.limit in standing.violated)
+        return Standing(requests + fetches, standing.violated, standing.retry_after_s)
+
+
+def _standing(meters: Sequence[_Meter], now: float, *, charge: bool) -> Standing:
+    """The standing after one more, which is charged if it should be and violates nothing."""
+    if not meters:
+        return UNCOUNTED
+    waits_s = [meter.wait_s(now) for meter in meters]
+    if not any(waits_s):
+        lefts = [meter.take(now) if charge else meter.left(now, more=1) for meter in meters]
+        return Standing(tuple(map(_told, meters, lefts)))
+    violated = tuple(meter.limit for meter, wait in zip(meters, waits_s, strict=True) if wait)
+    return Standing(_uncharged(meters, now), violated, max(waits_s))
+
+
+def _uncharged(meters: Sequence[_Meter], now: float) -> tuple[Left, ...]:
+    return tuple(_told(meter, meter.left(now, more=0)) for meter in meters)
+
+
+def _told(meter: _Meter, left: _Left) -> Left:
+    many, reset_s = left
+    return Left(meter.limit, meter.quota, many, meter.window_s, reset_s)
+
+
+# -- clients ------------------------------------------------------------------------------------------------
 
 
 class MemoryLimiter:
@@ -123,81 +293,65 @@ class MemoryLimiter:
     def __init__(self, now: Callable[[], float], wall: Callable[[], float]) -> None:
         self._now = now
         self._wall = wall
-        self._spent: dict[_Key, tuple[Rate, float]] = {}
-        self._in_flight: dict[_Key, int] = {}
+        self._arrivals: dict[_Key, _Arrival] = {}
+        self._in_flight: dict[_Key, _Count] = {}
         self._day = _Day()
+        self._lanes: dict[tuple[str, str | None], Lane] = {}
+
+    def lane(self, client: Client, resource: str | None) -> Lane:
+        """What requests of the client, under its limits of now, are charged to.
+
+        Those that a client has for the resource come on top of those that it has in all.
+        """
+        lane = self._lanes.get((client.name, resource))
+        if lane is None or lane.limits is not client.limits:
+            lane = self._lanes[client.name, resource] = self._laid(client, resource)
+        return lane
 
     async def enter(self, client: Client, resource: str | None) -> Standing:
         """Charge a request to the client and, if its resource is known, to the client's limits for that.
 
         All or nothing: a standing with something violated has charged nothing, and must not `leave`.
         """
-        meters = self._requests(client, resource)
-        standing = _judged(meters)
-        if not standing.violated:
-            _charge(meters)
-        return standing
+        return self.lane(client, resource).enter(self._now(), self._wall())
 
     def leave(self, client: Client, resource: str | None) -> None:
         """A request that has entered has ended; `client` is the very value it entered with."""
-        for prefix, limits in _scopes(client, resource):
-            if limits.in_flight is not None:
-                key = (client.name, f"{prefix}in-flight")
-                if others := self._in_flight.pop(key) - 1:
-                    self._in_flight[key] = others
+        self.lane(client, resource).leave()
 
     def fetch(self, client: Client, resource: str) -> Standing | None:
         """Charge a fetch; or, if that violates a limit, charge nothing and say how the client stands."""
-        meters = self._fetches(client, resource)
-        violation = self._violation(client, resource, meters)
-        if violation is None:
-            _charge(meters)
-        return violation
+        return self.lane(client, resource).fetch(self._now(), self._wall())
 
     def peek(self, client: Client, resource: str | None) -> Standing:
         """What `enter` would say."""
-        return _judged(self._requests(client, resource))
+        return self.lane(client, resource).peek(self._now(), self._wall())
 
     def peek_fetch(self, client: Client, resource: str) -> Standing | None:
         """What `fetch` would say."""
-        return self._violation(client, resource, self._fetches(client, resource))
+        return self.lane(client, resource).peek_fetch(self._now(), self._wall())
 
-    def _violation(self, client: Client, resource: str, fetches: Sequence[_Meter]) -> Standing | None:
-        judged = _judged(fetches)
-        if not judged.violated:
-            return None
-        # The request itself was charged when it entered.
-        requests = tuple(meter.left(charged=False) for meter in self._requests(client, resource))
-        left = tuple(left for left in judged.left if left.limit in judged.violated)
-        return Standing(requests + left, judged.violated, judged.retry_after_s)
-
-    def _requests(self, client: Client, resource: str | None) -> list[_Meter]:
-        meters: list[_Meter] = []
+    def _laid(self, client: Client, resource: str | None) -> Lane:
+        requests: list[_Meter] = []
+        fetches: list[_Meter] = []
+        day = None
         for prefix, limits in _scopes(client, resource):
             if limits.requests is not None:
-                meters.append(self._rate((client.name, f"{prefix}requests"), limits.requests))
+                requests.append(self._rate(client.name, f"{prefix}requests", limits.requests))
             if limits.requests_per_day is not None:
-                key = (client.name, f"{prefix}requests-per-day")
-                ends_in_s = self._day.ends_in_s(self._now(), self._wall())
-                meters.append(_CountMeter(self._day.used, key, limits.requests_per_day, ends_in_s))
+                day, limit = self._day, f"{prefix}requests-per-day"
+                count = day.counts.setdefault((client.name, limit), _Count())
+                requests.append(_DayMeter(limit, limits.requests_per_day, count, day))
             if limits.in_flight is not None:
-                key = (client.name, f"{prefix}in-flight")
-                meters.append(_CountMeter(self._in_flight, key, limits.in_flight))
-        return meters
+                limit = f"{prefix}in-flight"
+                count = self._in_flight.setdefault((client.name, limit), _Count())
+                requests.append(_InFlightMeter(limit, limits.in_flight, count))
+            if limits.fetches is not None:
+                fetches.append(self._rate(client.name, f"{prefix}fetches", limits.fetches))
+        return Lane(client.limits, requests, fetches, day)
 
-    def _fetches(self, client: Client, resource: str) -> list[_Meter]:
-        return [
-            self._rate((client.name, f"{prefix}fetches"), limits.fetches)
-            for prefix, limits in _scopes(client, resource)
-            if limits.fetches is not None
-        ]
-
-    def _rate(self, key: _Key, rate: Rate) -> _RateMeter:
-        now = self._now()
-        before, tat = self._spent.get(key, (rate, UNUSED))
-        return _RateMeter(
-            self._spent, key, rate, tat if before == rate else carried(tat, before, rate, now), now
-        )
+    def _rate(self, client: str, limit: str, rate: Rate) -> _RateMeter:
+        return _RateMeter(limit, rate, self._arrivals.setdefault((client, limit), _Arrival()))
 
 
 def _scopes(client: Client, resource: str | None) -> Iterator[tuple[str, Limits]]:
@@ -205,18 +359,3 @@ def _scopes(client: Client, resource: str | None) -> Iterator[tuple[str, Limits]
     yield "", client.limits
     if resource is not None and resource in client.limits.resources:
         yield f"{resource}.", client.limits.resources[resource]
-
-
-def _judged(meters: Sequence[_Meter]) -> Standing:
-    """The standing after one more; nothing is charged yet."""
-    if not meters:
-        return UNCOUNTED
-    waits_s = [meter.wait_s for meter in meters]
-    left = tuple(meter.left(charged=not any(waits_s)) for meter in meters)
-    violated = tuple(each.limit for each, wait in zip(left, waits_s, strict=True) if wait)
-    return Standing(left, violated, max(waits_s))
-
-
-def _charge(meters: Sequence[_Meter]) -> None:
-    for meter in meters:
-        meter.charge()

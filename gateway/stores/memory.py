@@ -1,29 +1,52 @@
 """The store of one process: bounded tables, nothing shared.
 
-Entries are bounded by bytes and leave when they may not even be served stale any more. Generations are a
-fixed table of counters by hash of the chat: nothing is evicted, so no counter is ever reused; two chats
-that share a counter only cost each other a fetch.
+Entries are bounded by bytes, and each client by its share of them: an entry is its who had it fetched last.
+Generations are a fixed table of counters by hash of the chat: nothing is evicted, so no counter is ever
+reused; two chats that share a counter only cost each other a fetch.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
-
-from cachetools import LRUCache, TLRUCache
 
 from gateway.core.answers import MAX_VIEWS
 from gateway.core.freshness import Contact, Entry
 from gateway.core.messages import Chat, Key
+from gateway.core.places import Armed, Place
+from gateway.core.shares import Shares
+from gateway.core.views import View
 
 GENERATIONS = 65_536
 CONTACTS = 100_000
 
-#: What an entry weighs besides its body: key, dataclasses, headers and table slots, measured generously.
-ENTRY_OVERHEAD_BYTES = 2_000
+#: What is kept of an entry besides its key and body, its chat's contact included, and of each view that is
+#: another body; measured by `python -m tests.benchmarks.memory`, and some more.
+ENTRY_OVERHEAD_BYTES = 3_200
+VIEW_OVERHEAD_BYTES = 1_200
 
 
-def _expiry(_key: Key, entry: Entry, _now: float) -> float:
-    return entry.stale_until
+class _Kept:
+    """What is kept under a key: the newest entry, and the places of its views, which outlive it."""
+
+    __slots__ = ("entry", "places")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.places: dict[View, Place] = {}
+
+    def place(self, view: View) -> Place:
+        place = self.places.get(view)
+        if place is None:
+            if len(self.places) > MAX_VIEWS:
+                # As with the slots themselves: an armed place holds on to a body.
+                self.places.pop(next(iter(self.places))).armed = None
+            place = self.places[view] = Place()
+        return place
+
+    def disarm(self) -> None:
+        for place in self.places.values():
+            place.armed = None
 
 
 class MemoryStore:
@@ -33,43 +56,81 @@ class MemoryStore:
     """
 
     def __init__(
-        self, max_bytes: int, now: Callable[[], float], views: Callable[[], int] = lambda: 0
+        self,
+        max_bytes: int,
+        now: Callable[[], float],
+        views: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._now = now
         self._views = views
-        self._entries: TLRUCache[Key, Entry] = TLRUCache(
-            max_bytes, ttu=_expiry, timer=now, getsizeof=self._weight
-        )
+        self._entries: Shares[Key, _Kept] = Shares(max_bytes, _Kept.disarm)
         self._generations = [0] * GENERATIONS
-        self._contacts: LRUCache[Chat, Contact] = LRUCache(CONTACTS)
+        self._contacts: Shares[Chat, Contact] = Shares(CONTACTS)
+        #: What stands armed, by the counters of the chats.
+        self._armed: defaultdict[int, list[Place]] = defaultdict(list)
+
+    @property
+    def weight(self) -> int:
+        """How many bytes of its room are taken."""
+        return self._entries.weight
 
     def get(self, key: Key) -> Entry | None:
         """The entry, as long as it may be served at all."""
-        entry: Entry | None = self._entries.get(key)
-        return entry
+        kept = self._entries.get(key)
+        return None if kept is None or kept.entry.stale_until <= self._now() else kept.entry
 
-    def put(self, key: Key, entry: Entry) -> None:
-        """Keep an entry. One that is larger than the whole store is not kept."""
-        if self._weight(entry) <= self._entries.maxsize:
-            self._entries[key] = entry
+    def put(self, key: Key, entry: Entry, owner: str) -> None:
+        """Keep an entry. One that is larger than the owner's share is not kept."""
+        kept = self._entries.get(key)
+        if kept is None:
+            kept = _Kept(entry)
+        else:
+            kept.entry = entry
+            kept.disarm()
+        now = self._now()
+        self._entries.prune(owner, lambda oldest: oldest.entry.stale_until <= now)
+        self._entries.put(owner, key, kept, self._weight(key, entry))
 
-    def _weight(self, entry: Entry) -> int:
+    def _weight(self, key: Key, entry: Entry) -> int:
+        path, query, _ = key
+        body = len(entry.answer.body)
         # The whole shares its body with the entry.
-        return ENTRY_OVERHEAD_BYTES + len(entry.answer.body) * (1 + min(self._views(), MAX_VIEWS))
+        views = min(self._views(), MAX_VIEWS) * (VIEW_OVERHEAD_BYTES + body)
+        return ENTRY_OVERHEAD_BYTES + len(path) + len(query) + body + views
 
     def generation(self, chat: Chat) -> int:
         return self._generations[_index(chat)]
 
     def raise_generation(self, chat: Chat) -> None:
         self._generations[_index(chat)] += 1
+        self.disarm(chat)
 
     def contact(self, chat: Chat) -> Contact | None:
-        contact: Contact | None = self._contacts.get(chat)
-        return contact
+        return self._contacts.get(chat)
 
     def touch(self, chat: Chat, contact: Contact) -> None:
-        self._contacts[chat] = contact
+        self._contacts.put("", chat, contact, 1)
+        self.disarm(chat)
+
+    # -- the short cut's ----------------------------------------------------------------------------------
+
+    def place(self, key: Key, view: View) -> Place | None:
+        """Where the slot of that view may stand ready; None if nothing is kept under the key."""
+        kept = self._entries.get(key)
+        return None if kept is None else kept.place(view)
+
+    def arm(self, place: Place, armed: Armed) -> None:
+        """From now on that slot is what is served, until something is learned of its chat."""
+        if place.armed is None:
+            self._armed[_index(armed.chat)].append(place)
+        place.armed = armed
+
+    def disarm(self, chat: Chat | None) -> None:
+        """Something was learned of the chat: whatever it was, only the road can tell what it means."""
+        for place in self._armed.pop(_index(chat), ()):
+            place.armed = None
 
 
-def _index(chat: Chat) -> int:
+def _index(chat: Chat | None) -> int:
     # Python's hash has a secret for each process: nobody can look for a chat that shares another's counter.
-    return hash((chat.account, chat.id)) % GENERATIONS
+    return 0 if chat is None else hash(chat) % GENERATIONS

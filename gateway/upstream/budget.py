@@ -218,9 +218,28 @@ class _Queue:
     def enter(self, ticket: Ticket) -> None:
         self._arrivals += 1
         ticket.rank = (ticket.rank[0], self._arrivals)
+        if self._boards_at_once(ticket):
+            return
         self._waiting[ticket] = None
         self._stand_in_line(ticket)
         self._turn()
+
+    def _boards_at_once(self, ticket: Ticket) -> bool:
+        """Board where nobody waits and there is room. It is what `_turn` would do, without a line."""
+        if self._waiting or self._repeats:
+            return False
+        now, pace, priority = self._now(), self._pace(), ticket.client.priority
+        self._rate.fill(now, pace)
+        free = pace.in_flight - self._in_flight.total()
+        has_room = (
+            now < ticket.joined_at + pace.wait_s
+            and self._rate.has(1 + _reserved(priority, pace, pace.burst), now)
+            and free >= 1 + _reserved(priority, pace, pace.in_flight)
+        )
+        if has_room:
+            self._take_place(ticket, now)
+            ticket.turn.set_result(None)
+        return has_room
 
     def join(self, ticket: Ticket, client: Client) -> None:
         ticket.joined_at = self._now()
@@ -338,11 +357,14 @@ class _Queue:
         # A line that had to leave the reserve alone is behind; time does not turn back for it.
         self._virtual_now = max(self._virtual_now, line.start)
         line.start += line.turn
+        self._take_place(ticket, now)
+        self._remove(ticket)
+
+    def _take_place(self, ticket: Ticket, now: float) -> None:
         self._rate.take()
-        self._in_flight[line.priority] += 1
+        self._in_flight[ticket.client.priority] += 1
         ticket.boarded = True
         ticket.boarded_at = now
-        self._remove(ticket)
 
     def _tokens(self, line: _Line, pace: Pace) -> float:
         """How many tokens there must be for the line to take one."""

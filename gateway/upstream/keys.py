@@ -19,6 +19,11 @@ class AppKey:
     """An application key. It shows itself to nobody but to who asks for `authorization`."""
 
     _value: str = field(repr=False)
+    _spellings: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Once, for each answer is looked through for them.
+        object.__setattr__(self, "_spellings", _spelled(self._value))
 
     def __str__(self) -> str:
         return "[appKey]"
@@ -29,21 +34,26 @@ class AppKey:
 
     def blanked(self, answer: Answer) -> Answer:
         """The answer without the key, should the upstream have repeated it: errors echo requests."""
-        for spelling in self._spellings():
-            stars = b"*" * len(spelling)
-            if spelling in answer.body or any(spelling in value for _, value in answer.headers):
-                head = tuple((name, value.replace(spelling, stars)) for name, value in answer.headers)
-                answer = Answer(answer.status, head, answer.body.replace(spelling, stars))
+        values = b"\n".join([value for _, value in answer.headers])
+        for spelling in self._spellings:
+            if spelling in answer.body or spelling in values:
+                answer = _without(answer, spelling)
         return answer
 
-    def _spellings(self) -> set[bytes]:
-        """As it is, and as URLs, JSON and XML may spell it."""
-        value = self._value
-        encoded = quote(value, safe="")
-        lower = re.sub("%..", lambda escape: escape[0].lower(), encoded)
-        escaped = json.dumps(value)[1:-1]
-        spelled = {value, encoded, lower, escaped, escaped.replace("/", "\\/"), html.escape(value)}
-        return {spelling.encode() for spelling in spelled}
+
+def _without(answer: Answer, spelling: bytes) -> Answer:
+    stars = b"*" * len(spelling)
+    head = tuple((name, value.replace(spelling, stars)) for name, value in answer.headers)
+    return Answer(answer.status, head, answer.body.replace(spelling, stars))
+
+
+def _spelled(value: str) -> tuple[bytes, ...]:
+    """A key as it is, and as URLs, JSON and XML may spell it."""
+    encoded = quote(value, safe="")
+    lower = re.sub("%..", lambda escape: escape[0].lower(), encoded)
+    escaped = json.dumps(value)[1:-1]
+    spelled = {value, encoded, lower, escaped, escaped.replace("/", "\\/"), html.escape(value)}
+    return tuple(spelling.encode() for spelling in spelled)
 
 
 class AppKeys:

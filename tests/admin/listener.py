@@ -25,6 +25,10 @@ GOOD: Mapping[str, str] = {
 }
 
 
+async def exposition() -> bytes:
+    return b"families 1.0\n"
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """What came back."""
@@ -54,7 +58,7 @@ class Listener:
                 access=lambda: Access(self.token, self.open_metrics, self.hosts),
                 is_ready=lambda: self.ready,
                 status=lambda: {"policies": 3, "ready": "said below"},
-                exposition=lambda: b"families 1.0\n",
+                exposition=exposition,
                 usage=lambda: [{"client": "bff"}],
                 revocations=lambda: [{"jti": "x"}],
                 revoke=self._told,

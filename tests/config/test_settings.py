@@ -26,6 +26,7 @@ from gateway.config.settings import (
     Cors,
     Discovery,
     FailedTokens,
+    Memory,
     Revocations,
     Settings,
     Upstream,
@@ -143,6 +144,8 @@ def test_every_setting_of_the_good_file_arrives() -> None:
         per_second=100, burst=20, in_flight=40, queue=500, wait_ms=800, reserve_percent=30
     )
     assert settings.cache == Cache(max_bytes=1048576)
+    assert settings.memory == Memory(tokens_bytes=2097152, grants_bytes=4194304)
+    assert settings.short_cut is False
     assert settings.max_body_bytes == 4096
     assert settings.default_representation is Representation.XML
     assert settings.cors == Cors(origins=("https://app.example", "http://localhost:3000"), max_age_s=60)
@@ -539,6 +542,8 @@ CHANGES: dict[str, object] = {
     "upstream.max_connections": 7,
     "upstream.max_answer_bytes": 70_000,
     "cache": {"max_bytes": 2_000_000},
+    "memory": {"grants_bytes": 2_000_000},
+    "short_cut": False,
     "drain_s": 7,
     "log_level": "debug",
 }

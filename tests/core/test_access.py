@@ -33,7 +33,7 @@ def client(
 
 def target(path: str = f"{CHAT}/info", method: str = "GET") -> Target:
     line = Line(method, path.encode(), b"", None, None)
-    found = locate(line, RESOURCES, {"123", "456"}, Representation.JSON)
+    found = locate(line, shipped(), {"123", "456"}, Representation.JSON)
     assert isinstance(found, Target)
     return found
 

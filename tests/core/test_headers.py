@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,22 +16,24 @@ from gateway.core.headers import (
     dress,
     etag_matches,
     join,
+    lines,
     media_type,
     read,
     request_id,
 )
 from gateway.core.messages import Representation
 from gateway.core.paths import Line, Target, locate
+from gateway.core.replies import Reply
 from tests.simulation import shipped
 
-SINGLE = sorted(name for name, is_list in READ.items() if not is_list)
-LISTS = sorted(name for name, is_list in READ.items() if is_list)
+SINGLE = sorted(name for name, row in READ.items() if not row.is_list)
+LISTS = sorted(name for name, row in READ.items() if row.is_list)
 BASE = "/api/account/123/chat/H1-2K3"
 
 
 def target(path: str, method: str = "GET", query: bytes = b"") -> Target:
     line = Line(method, path.encode(), query, None, None)
-    found = locate(line, shipped().resources, {"123"}, Representation.JSON)
+    found = locate(line, shipped(), {"123"}, Representation.JSON)
     assert isinstance(found, Target)
     return found
 
@@ -83,11 +87,11 @@ def test_a_field_that_is_not_in_the_table_cannot_matter(fields: list[tuple[bytes
     ],
 )
 def test_a_request_id_is_kept_where_it_has_the_shape_of_one(given_id: bytes, kept: bool) -> None:
-    assert request_id({b"x-request-id": given_id}, "fresh") == (given_id.decode() if kept else "fresh")
+    assert request_id({b"x-request-id": given_id}) == (given_id.decode() if kept else None)
 
 
-def test_a_request_without_an_id_gets_a_fresh_one() -> None:
-    assert request_id({}, "fresh") == "fresh"
+def test_a_request_without_an_id_has_none() -> None:
+    assert request_id({}) is None
 
 
 @pytest.mark.parametrize(
@@ -144,7 +148,7 @@ def test_the_upstream_request_is_built_from_the_target(
 
 def test_xml_is_asked_for_by_accept() -> None:
     line = Line("GET", f"{BASE}/info".encode(), b"", b"text/xml", None)
-    found = locate(line, shipped().resources, {"123"}, Representation.JSON)
+    found = locate(line, shipped(), {"123"}, Representation.JSON)
     assert isinstance(found, Target)
     assert (b"accept", b"application/xml") in dress(found).headers
 
@@ -152,27 +156,46 @@ def test_xml_is_asked_for_by_accept() -> None:
 # -- what is told --------------------------------------------------------------------------------------
 
 
+def told(own: Own) -> dict[bytes, bytes]:
+    fields = Reply(200, join(b"", own), b"").headers
+    assert len(dict(fields)) == len(fields)
+    return dict(fields)
+
+
 def test_a_head_has_the_requests_own_fields_and_no_others() -> None:
-    head = join(((b"etag", b'W/"a"'),), Own("id-1", 784111777.0))
+    head = join(lines(((b"etag", b'W/"a"'),)), Own("id-1", 784111777.0))
     assert head == (
-        (b"etag", b'W/"a"'),
-        (b"date", b"Sun, 06 Nov 1994 08:49:37 GMT"),
-        (b"via", b"1.1 chat-gateway"),
-        (b"x-request-id", b"id-1"),
-        (b"vary", b"Accept, Authorization"),
+        b'etag: W/"a"\r\n'
+        b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+        b"via: 1.1 chat-gateway\r\n"
+        b"x-request-id: id-1\r\n"
+        b"vary: Accept, Authorization\r\n"
     )
 
 
+def test_a_head_with_everything_is_in_order() -> None:
+    own = Own("id", 784111777.9, b"*", 7.9, "hit; ttl=1", "error=x", b"https://app", b"ratelimit: r\r\n")
+    assert [line.partition(b": ")[0] for line in join(b"a: b\r\n", own).splitlines()] == [
+        *(b"a", b"date", b"via", b"x-request-id", b"vary", b"age", b"cache-status", b"proxy-status"),
+        *(b"access-control-allow-origin", b"access-control-expose-headers", b"ratelimit"),
+    ]
+
+
+@pytest.mark.parametrize("wall", [0.0, 0.999, 1.0, 1_800_000_000.0, 1_800_000_000.999_999, 1_800_000_001.0])
+def test_the_date_is_that_of_the_second(wall: float) -> None:
+    assert told(Own("id", wall))[b"date"] == formatdate(int(wall), usegmt=True).encode()
+
+
 def test_a_script_of_a_configured_origin_may_read_the_reply() -> None:
-    head = dict(join((), Own("id-1", 0.0, origin=b"https://app.example")))
+    head = told(Own("id-1", 0.0, origin=b"https://app.example"))
     assert head[b"access-control-allow-origin"] == b"https://app.example"
     assert b"ETag" in head[b"access-control-expose-headers"]
     assert b"access-control-allow-credentials" not in head
 
 
-@pytest.mark.parametrize(("age_s", "told"), [(0.0, b"0"), (0.999, b"0"), (1.0, b"1"), (7.9, b"7")])
-def test_age_is_whole_seconds(age_s: float, told: bytes) -> None:
-    assert dict(join((), Own("id", 0.0, age_s=age_s)))[b"age"] == told
+@pytest.mark.parametrize(("age_s", "age"), [(0.0, b"0"), (0.999, b"0"), (1.0, b"1"), (7.9, b"7")])
+def test_age_is_whole_seconds(age_s: float, age: bytes) -> None:
+    assert told(Own("id", 0.0, age_s=age_s))[b"age"] == age
 
 
 # -- If-None-Match -------------------------------------------------------------------------------------

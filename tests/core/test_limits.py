@@ -17,8 +17,8 @@ from gateway.core.limits import (
     Standing,
     advanced,
     carried,
-    more_in_s,
     remaining,
+    taken,
     wait_s,
 )
 
@@ -57,30 +57,40 @@ def test_what_is_used_comes_back_at_the_rate(
     times: int, later_s: float, left: int, wait: float, more: float
 ) -> None:
     tat, now = used(TEN, times, 1000.0), 1000.0 + later_s
-    assert remaining(tat, TEN, now) == left
+    many, more_in_s = remaining(tat, TEN, now)
+    assert many == left
+    assert more_in_s == pytest.approx(more, abs=1e-6)
     assert wait_s(tat, TEN, now) == pytest.approx(wait, abs=1e-6)
-    assert more_in_s(tat, TEN, now) == pytest.approx(more, abs=1e-6)
 
 
 @given(rates, nows)
 def test_a_burst_is_exact_wherever_the_clock_stands(rate: Rate, now: float) -> None:
     tat = UNUSED
     for left in range(rate.burst, 0, -1):
-        assert remaining(tat, rate, now) == left
+        assert remaining(tat, rate, now)[0] == left
         assert wait_s(tat, rate, now) == 0
         tat = advanced(tat, rate, now)
-    assert remaining(tat, rate, now) == 0
+    assert remaining(tat, rate, now)[0] == 0
     assert wait_s(tat, rate, now) > 0
 
 
 @given(rates, nows, st.data())
 def test_waits_are_neither_too_short_nor_too_long(rate: Rate, now: float, data: st.DataObject) -> None:
     tat = used(rate, data.draw(st.integers(1, rate.burst)), now)
-    left, more = remaining(tat, rate, now), more_in_s(tat, rate, now)
-    assert remaining(tat, rate, now + more) == left + 1
-    assert remaining(tat, rate, now + more * 0.99) == left
+    left, more = remaining(tat, rate, now)
+    assert remaining(tat, rate, now + more)[0] == left + 1
+    assert remaining(tat, rate, now + more * 0.99)[0] == left
     wait = wait_s(tat, rate, now)
     assert wait == (0 if left else more)
+
+
+@given(rates, nows, st.floats(-1, 9), st.data())
+def test_to_take_one_is_to_advance_and_look(
+    rate: Rate, now: float, later_s: float, data: st.DataObject
+) -> None:
+    tat = used(rate, data.draw(st.integers(0, rate.burst)), now)
+    after = advanced(tat, rate, now + later_s)
+    assert taken(tat, rate, now + later_s) == (after, *remaining(after, rate, now + later_s))
 
 
 @given(rates)
@@ -142,7 +152,7 @@ def test_a_change_of_limits_is_never_a_gift(
             tat = carried(tat, rate, new, at / 1000)
             assert wait_s(tat, new, at / 1000) <= new.interval_s
             rate = new
-        for _ in range(min(wanted, remaining(tat, rate, at / 1000))):
+        for _ in range(min(wanted, remaining(tat, rate, at / 1000)[0])):
             tat = advanced(tat, rate, at / 1000)
             admitted.append((at, drips, rate.burst))
     for first, (_, before, burst_then) in enumerate(admitted):
@@ -155,10 +165,10 @@ def test_a_change_takes_no_more_than_the_new_burst_cannot_hold(
     old: Rate, new: Rate, now: float, data: st.DataObject
 ) -> None:
     tat = used(old, data.draw(st.integers(0, old.burst)), now)
-    left = min(remaining(tat, old, now), new.burst)
+    left = min(remaining(tat, old, now)[0], new.burst)
     tat = carried(tat, old, new, now)
     for expected in range(left, -1, -1):
-        assert remaining(tat, new, now) == expected
+        assert remaining(tat, new, now)[0] == expected
         tat = advanced(tat, new, now)
 
 
@@ -187,8 +197,8 @@ OF_INFO = Left("info.requests", 1, 1, 9, 0)
     ],
 )
 def test_the_fields_are_structured_lists(standing: Standing, policy: bytes, left: bytes) -> None:
-    assert standing.fields == ((b"ratelimit-policy", policy), (b"ratelimit", left))
+    assert standing.lines == b"ratelimit-policy: %b\r\nratelimit: %b\r\n" % (policy, left)
 
 
 def test_who_has_no_limits_gets_no_fields() -> None:
-    assert UNCOUNTED.fields == ()
+    assert UNCOUNTED.lines == b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from urllib.parse import quote_from_bytes
 
 import pytest
@@ -12,11 +13,12 @@ from gateway.core.errors import Reason, Refusal
 from gateway.core.headers import dress
 from gateway.core.messages import Chat, Representation
 from gateway.core.paths import DROPPED, Line, Target, allowed, locate, negotiate, preferred
-from gateway.core.policy import Resource
+from gateway.core.policy import Policies, Resource
 from tests.simulation import shipped
 
 JSON, XML = Representation.JSON, Representation.XML
-RESOURCES = shipped().resources
+POLICIES = shipped()
+RESOURCES = POLICIES.resources
 BY_NAME = {resource.name: resource for resource in RESOURCES}
 ACCOUNTS = frozenset({"123", "le456"})
 CHAT = "H6249979066121302517-1027c4d1c386bbc4cd613e30d8f16adfK5279348"
@@ -38,7 +40,7 @@ def where(
         None if accept is None else accept.encode(),
         None if override is None else override.encode(),
     )
-    return locate(line, RESOURCES, ACCOUNTS, JSON)
+    return locate(line, POLICIES, ACCOUNTS, JSON)
 
 
 def target(*line: str | bytes, **rest: str | None) -> Target:
@@ -103,6 +105,8 @@ def test_every_resource_is_found_under_both_its_spellings(resource: Resource, su
         "/api/account//chat/availability",
         "http://api.example/api/account/123",
         f"/api/account/{'9' * 65}",
+        "/api/account/123.json.json",
+        "/api/account/.json",
         "/api/account/12-3",
         "/api/account/123/chat/H1",
         "/api/account/123/chat/H1.2-3/info",
@@ -139,6 +143,8 @@ def test_a_malformed_path_is_refused(path: str | bytes) -> None:
         f"{INFO}.json.json",
         f"{INFO}.json/visitorName",
         f"/api/account/123/chat.json/{CHAT}/info",
+        "/api/account/123.json/chat",
+        "/api/account/123/.json",
         f"{BASE}/info/visitorName/more",
         "/api/account/123/conversation",
     ],
@@ -160,6 +166,38 @@ def test_an_accounts_base_document_is_found(account: str) -> None:
 @pytest.mark.parametrize("chat", [CHAT, "H1-2K3", "1-2", f"H6249979066121302517-{'9' * 19}K12", "LPH7-a-b"])
 def test_all_forms_of_ids_that_were_ever_seen_are_ids(chat: str) -> None:
     assert target(f"/api/account/123/chat/{chat}.json").chat == Chat("123", chat)
+
+
+def row(name: str, path: str) -> Resource:
+    segments = tuple(path.split("/")) if path else ()
+    return replace(BY_NAME["info"], name=name, path=segments)
+
+
+@pytest.mark.parametrize(
+    ("paths", "path", "expected"),
+    [
+        # Names may look like ids, and ids like names: the first row that fits counts.
+        (("chat/1-2/x", "chat/{chat}/x"), "chat/1-2/x", "chat/1-2/x"),
+        (("chat/1-2/x", "chat/{chat}/x"), "chat/1-3/x", "chat/{chat}/x"),
+        (("chat/{chat}/x", "chat/1-2/x"), "chat/1-2/x", "chat/{chat}/x"),
+        # As it stands before without its suffix, wherever the rows stand.
+        (("a", "a.json"), "a.json", "a.json"),
+        (("a.b",), "a-b", Reason.UNKNOWN_RESOURCE),
+        # An id that one row would refuse is no mistake where another takes it for a name.
+        (("chat/{chat}", "chat/now"), "chat/now", "chat/now"),
+        (("chat/{chat}", "chat/now"), "chat/then", Reason.MALFORMED_TARGET),
+        (("chat/{chat}/x",), "chat/then/y", Reason.UNKNOWN_RESOURCE),
+        # No row has as many segments.
+        (("a",), "", Reason.UNKNOWN_RESOURCE),
+        (("",), "a", Reason.UNKNOWN_RESOURCE),
+        ((), "a", Reason.UNKNOWN_RESOURCE),
+    ],
+)
+def test_which_row_it_is(paths: tuple[str, ...], path: str, expected: str | Reason) -> None:
+    policies = Policies(1, tuple(row(one, one) for one in paths), ())
+    line = Line("GET", f"/api/account/123/{path}".removesuffix("/").encode(), b"", None, None)
+    found = locate(line, policies, ACCOUNTS, JSON)
+    assert (found.reason if isinstance(found, Refusal) else found.resource.name) == expected
 
 
 # -- methods -------------------------------------------------------------------------------------------
@@ -284,7 +322,7 @@ def test_the_suffix_wins_over_accept() -> None:
 
 @pytest.mark.parametrize("default", Representation)
 def test_without_accept_it_is_a_setting(default: Representation) -> None:
-    found = locate(Line("GET", INFO.encode(), b"", None, None), RESOURCES, ACCOUNTS, default)
+    found = locate(Line("GET", INFO.encode(), b"", None, None), POLICIES, ACCOUNTS, default)
     assert isinstance(found, Target)
     assert found.representation is default is preferred(INFO.encode(), None, default)
 
@@ -307,6 +345,7 @@ def test_a_resource_may_have_one_representation_only(accept: str) -> None:
         ("", "%66rom=%37", "v=1&NC=true&from=7"),
         ("", "&&from=7&", "v=1&NC=true&from=7"),
         ("/exitSurvey", "surveyName=a+b%20c%26d", "v=1&NC=true&surveyName=a%20b%20c%26d"),
+        ("/exitSurvey", "surveyName=a+b", "v=1&NC=true&surveyName=a%20b"),
         ("/exitSurvey", "surveyName=caf%C3%A9", "v=1&NC=true&surveyName=caf%C3%A9"),
         ("/exitSurvey", "surveyName=caf\u00e9", "v=1&NC=true&surveyName=caf%C3%A9"),
         ("/exitSurvey", "surveyName=a=b%3Dc", "v=1&NC=true&surveyName=a%3Db%3Dc"),
@@ -405,7 +444,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Zl", "Zp"
 @given(data=st.data(), value=TEXTS)
 def test_every_spelling_of_a_target_is_sent_in_the_same_bytes(data: st.DataObject, value: str) -> None:
     lines = [data.draw(spellings("exitSurvey", value)) for _ in range(2)]
-    one, other = (locate(line, RESOURCES, ACCOUNTS, JSON) for line in lines)
+    one, other = (locate(line, POLICIES, ACCOUNTS, JSON) for line in lines)
     assert isinstance(one, Target)
     assert isinstance(other, Target)
     assert one.key == other.key
@@ -450,13 +489,13 @@ QUERIES = st.lists(
 def test_no_bytes_raise_and_what_is_sent_was_built_here(
     method: str, path: bytes, query: bytes, accept: bytes | None, override: bytes | None
 ) -> None:
-    found = locate(Line(method, path, query, accept, override), RESOURCES, ACCOUNTS, JSON)
+    found = locate(Line(method, path, query, accept, override), POLICIES, ACCOUNTS, JSON)
     if isinstance(found, Refusal):
         assert 400 <= found.reason.status < 500
         return
     sent = dress(found)
     sent_path, _, sent_query = sent.target.partition(b"?")
-    again = locate(Line(found.method, sent_path, sent_query, accept, None), RESOURCES, ACCOUNTS, JSON)
+    again = locate(Line(found.method, sent_path, sent_query, accept, None), POLICIES, ACCOUNTS, JSON)
     assert isinstance(again, Target)
     assert again.path == found.path
     assert again.query == found.query, "the canonical form is its own"

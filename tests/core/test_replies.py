@@ -61,7 +61,7 @@ def bare(text: str) -> object:
 
 def target(rest: str = "/info", method: str = "GET") -> Target:
     line = Line(method, f"{PATH}{rest}".encode(), b"", None, None)
-    found = locate(line, shipped().resources, {"123"}, Representation.JSON)
+    found = locate(line, shipped(), {"123"}, Representation.JSON)
     assert isinstance(found, Target)
     return found
 

@@ -485,11 +485,11 @@ def test_each_name_is_judged_once() -> None:
 
     members = b",".join(b'{"a":{"x":%d,"a":0},"b":[%d]}' % (number, number) for number in range(20_000))
     assert len(list(json_cuts(b"[%b]" % members, shows))) == 20_000
-    assert judged == ["a", "b"] * 20_000
+    assert judged == ["a", "b"]
     judged.clear()
     elements = b"".join(b"<b a='1' c='2'><a><x/><a/></a></b>" for _ in range(20_000))
     assert len(list(xml_cuts(b"<r>%b</r>" % elements, shows))) == 40_000
-    assert judged == ["r", *["b", "a", "c", "a"] * 20_000]
+    assert judged == ["r", "b", "a", "c"]
 
 
 # -- slots ---------------------------------------------------------------------------------------------
@@ -510,7 +510,7 @@ def test_a_slot_shows_its_view_and_each_view_has_its_own() -> None:
     entry = keep_nothing(answered(b'{"info":{"state":"ended","agentName":"N"}}'), (0, 0), 0.0)
     full, of_state = render(entry, FULL, target()), render(entry, show("state"), target())
     assert of_state.body == b'{"info":{"state":"ended"}}'
-    assert dict(of_state.head)[b"content-length"] == b"26"
+    assert b"content-length: 26\r\n" in of_state.head
     assert full.body == entry.answer.body
     assert full.etag != of_state.etag
     assert render(entry, show("state"), target()) is of_state
@@ -533,7 +533,7 @@ def test_a_slot_shows_its_view_and_each_view_has_its_own() -> None:
 def test_what_is_filtered_is_the_answers_own_type(answer: Answer, of: Target, left: bytes) -> None:
     slot = render(keep_nothing(answer, (0, 0), 0.0), hide("agentName", "error"), of)
     assert slot.body == left
-    assert dict(slot.head)[b"content-length"] == str(len(left)).encode()
+    assert b"content-length: %d\r\n" % len(left) in slot.head
 
 
 FIELDS = ("state", "agentName", "by", "lastUpdate", "duration", "visitorName", "startTime")

@@ -56,6 +56,7 @@ async def test_what_was_asked_before_garbage_is_answered_first(tmp_path: Path) -
         await until(lambda: it.upstream_requests() == 1)
         await wire.send(INNER)
         assert (await wire.response()).status == 201
+        assert (await wire.response()).problem == "malformed-request"
         assert await wire.until_closed() == b""
         assert it.upstream_requests() == 1
 
@@ -65,7 +66,7 @@ async def test_garbage_behind_two_requests_takes_neither_answer(tmp_path: Path) 
     async with world(tmp_path, emulator=config) as it, it.wire() as wire:
         read = message("GET", account_path(), it.bearer())
         await wire.send(read + read + b"\x00garbage\r\n\r\n")
-        assert [(await wire.response()).status for _ in range(2)] == [200, 200]
+        assert [(await wire.response()).status for _ in range(3)] == [200, 200, 400]
         assert await wire.until_closed() == b""
 
 
@@ -88,6 +89,7 @@ async def test_half_a_request_behind_another_does_not_cost_its_answer(tmp_path: 
         broken = half.replace(b"content-length: 0\r\n", b"") + b"nonsense\r\n"
         await wire.send(message("GET", account_path(), it.bearer()) + broken)
         assert (await wire.response()).status == 200
+        assert (await wire.response()).problem == "malformed-request"
         assert await wire.until_closed() == b""
         assert it.upstream_requests() == 1
 

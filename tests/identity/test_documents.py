@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import base64
+import binascii
+import contextlib
 import json
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identity.documents import MAX_DEPTH, read_base64url, read_object, write_base64url
+from gateway.identity.documents import MAX_DEPTH, read_base64url, read_object, size_of, write_base64url
 
 
 def nested(levels: int) -> bytes:
@@ -79,6 +83,44 @@ def test_refuses_odd_base64url(text: bytes) -> None:
         read_base64url(text)
 
 
+ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+@given(st.lists(st.sampled_from(ALPHABET + b"=+/"), max_size=9).map(bytes) | st.binary(max_size=9))
+def test_base64url_has_one_spelling(text: bytes) -> None:
+    """What is read is what the encoder writes, and nothing of that is refused."""
+    try:
+        data = read_base64url(text)
+    except ValueError:
+        with contextlib.suppress(binascii.Error):
+            assert write_base64url(base64.urlsafe_b64decode(text + b"==")) != text
+    else:
+        assert write_base64url(data) == text
+
+
 @given(st.binary())
 def test_base64url_round_trip(data: bytes) -> None:
     assert read_base64url(write_base64url(data)) == data
+
+
+def real_size(value: object) -> int:
+    """As an allocator sees it."""
+    parts: list[object] = []
+    if isinstance(value, dict):
+        parts = [*value, *value.values()]
+    elif isinstance(value, list):
+        parts = value
+    inner = 8 if parts else 0
+    return (sys.getsizeof(value) + inner + 15) // 16 * 16 + sum(map(real_size, parts))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.dictionaries(st.text(), json_values))
+def test_sizes(members: dict[str, object]) -> None:
+    least = sum(map(real_size, members.values()))
+    assert least <= size_of(members.values()) <= least + 100 * (1 + json.dumps(members).count(","))

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
+import itertools
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -15,17 +19,19 @@ from hypothesis import strategies as st
 from gateway.core.access import Claims
 from gateway.core.errors import Reason, Refusal
 from gateway.core.limits import Rate
+from gateway.identity import tokens
 from gateway.identity.development import kid_of, mint, new_key
-from gateway.identity.documents import write_base64url
+from gateway.identity.documents import size_of, write_base64url
 from gateway.identity.keys import ALGORITHMS
 from gateway.identity.keysets import KeySet, parse_key_set, parse_secret
 from gateway.identity.revocations import Revocations
 from gateway.identity.tokens import (
+    INTERNED_BYTES,
     KEYS_RETRY_AFTER_S,
     MAX_TOKEN_BYTES,
-    MEMORY_TOKENS,
     Fault,
     Issuer,
+    Verifier,
 )
 from tests.identity.world import CLAIMS, NOW, PEER, SECRET, GetPair, Keys, World, examine, verifier
 
@@ -333,23 +339,110 @@ def test_refusals_are_not_remembered(world: World) -> None:
     assert len(world.verifier._memory) == 0
 
 
-def test_the_memory_is_bounded(world: World) -> None:
-    issuer = Issuer("https://a.example", "gateway", ALGORITHMS, Keys(parse_secret(SECRET)))
-    its = verifier(issuer, clock=world.clock)
-    head = write_base64url(b'{"alg":"HS256"}')
-    hmac = jwt.get_algorithm_by_name("HS256")
+HMAC = jwt.get_algorithm_by_name("HS256")
 
-    async def poll(numbers: range, pad: str = "") -> None:
-        for number in numbers:
-            payload = json.dumps(CLAIMS | {"sub": f"{number}", "pad": pad}).encode()
-            signed = head + b"." + write_base64url(payload)
-            token = b"Bearer " + signed + b"." + write_base64url(hmac.sign(signed, SECRET))
-            assert isinstance(await its.verify(token, PEER), Claims)
 
-    asyncio.run(poll(range(MEMORY_TOKENS + 100)))
-    assert MEMORY_TOKENS <= len(its._memory) <= MEMORY_TOKENS + 10
-    asyncio.run(poll(range(2500), "x" * 5500))
-    assert len(its._memory) < 2500
+def remembering(**settings: Any) -> Verifier:
+    """One to which it is quickly proven who somebody is."""
+    return verifier(
+        Issuer("https://a.example", "gateway", ALGORITHMS, Keys(parse_secret(SECRET))), **settings
+    )
+
+
+def quick(**changes: object) -> bytes:
+    """A token for it."""
+    payload = write_base64url(json.dumps(CLAIMS | changes).encode())
+    signed = write_base64url(b'{"alg":"HS256"}') + b"." + payload
+    return b"Bearer " + signed + b"." + write_base64url(HMAC.sign(signed, SECRET))
+
+
+def by_subject(claims: Claims) -> str:
+    return str(claims.values["sub"]).partition("-")[0]
+
+
+def test_who_has_many_tokens_pushes_out_only_his_own() -> None:
+    its = remembering(owner=by_subject, max_bytes=100_000)
+    few = [quick(sub=f"few-{number}") for number in range(10)]
+    kept = [examine(its, token) for token in few]
+    for number in range(200):
+        assert isinstance(examine(its, quick(sub=f"many-{number}")), Claims)
+    assert [examine(its, token) for token in few] == kept
+    assert all(examine(its, token) is claims for token, claims in zip(few, kept, strict=True))
+    assert 90_000 < its._memory.weight <= 100_000
+    first, last = examine(its, quick(sub="many-0")), examine(its, quick(sub="many-199"))
+    assert first is examine(its, quick(sub="many-0"))
+    assert last is examine(its, quick(sub="many-199"))
+    assert len(its._memory) < 200
+
+
+def test_a_token_that_is_larger_than_its_share_is_verified_each_time() -> None:
+    its, token = remembering(max_bytes=2000), quick(pad="x" * 2000)
+    assert examine(its, token) == examine(its, token)
+    assert len(its._memory) == 0
+
+
+TOKENS: dict[str, Callable[[int], dict[str, object]]] = {
+    "short": lambda n: {"sub": f"{n}"},
+    "ordinary": lambda n: {"sub": f"service-{n}", "jti": f"{n:032}", "iat": n, "scope": "read write"},
+    "nested": lambda n: {"sub": f"s{n}", "roles": [f"r{n}", {"a": [n + 0.5]}]},
+    "wide": lambda n: {f"claim-{m}": f"{m}-{n}" for m in range(30)},
+}
+
+
+@pytest.mark.parametrize("kind", TOKENS)
+def test_no_token_takes_more_memory_than_it_weighs(kind: str) -> None:
+    sent = [quick(**TOKENS[kind](number)) for number in range(500)]
+
+    async def poll(its: Verifier) -> None:
+        for token in sent:
+            await its.verify(token, PEER)
+
+    tracemalloc.start()
+    try:
+        its = [remembering(max_bytes=10**9)]
+        asyncio.run(poll(its[0]))
+        weight = its[0]._memory.weight
+        # What goes with it is what it held; others in this process take memory meanwhile, too.
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+        its.clear()
+        gc.collect()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held - left <= weight <= 2 * (held - left)
+
+
+def test_what_tokens_say_alike_is_held_once() -> None:
+    its = remembering()
+    one, other = examine(its, quick(department="a")), examine(its, quick(department="b"))
+    assert isinstance(one, Claims)
+    assert isinstance(other, Claims)
+    assert list(map(id, one.values)) == list(map(id, other.values))
+    assert one.values["iss"] is other.values["iss"]
+    assert one.values["aud"] is other.values["aud"]
+
+
+def test_who_brings_a_new_name_pays_for_it() -> None:
+    its, weights = remembering(), [0]
+    name = "-".join("name")  # made here, as Python interns what stands in a program
+    for number in range(3):
+        assert isinstance(examine(its, quick(jti=f"{number}", **{name: 1})), Claims)
+        weights.append(its._memory.weight)
+    first, second, third = (after - before for before, after in itertools.pairwise(weights))
+    assert first == second + INTERNED_BYTES + size_of([name])
+    assert second == third
+
+
+def test_long_headers_are_not_kept() -> None:
+    its = remembering()
+    for pad, kept in ((300, 1), (400, 0)):
+        before = tokens._usual_header.cache_info().misses
+        header = write_base64url(json.dumps({"alg": "HS256", "pad": "x" * pad}).encode())
+        signed = header + b"." + write_base64url(json.dumps(CLAIMS).encode())
+        token = b"Bearer " + signed + b"." + write_base64url(HMAC.sign(signed, SECRET))
+        assert isinstance(examine(its, token), Claims)
+        assert tokens._usual_header.cache_info().misses == before + kept
 
 
 # Other issuers.

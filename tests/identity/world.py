@@ -56,12 +56,17 @@ def verifier(
     clock: Clock | None = None,
     revocations: Revocations | None = None,
     rate: Rate | None = None,
+    **settings: Any,
 ) -> Verifier:
     """One whose peers may get as many wrong as they like, unless told otherwise."""
     clock = clock or Clock()
     rate = rate or Rate(1000.0, 1_000_000)
     return Verifier(
-        issuers, clock, revocations or Revocations(None, None, clock), Failures(lambda: rate, clock)
+        issuers,
+        clock,
+        revocations or Revocations(None, None, clock),
+        Failures(lambda: rate, clock),
+        **settings,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.core.errors import Reason, Refusal
 from gateway.core.limits import Standing
 from gateway.core.replies import How
-from gateway.observe.metrics import BUCKETS_S, Durations, Gauges, Metrics, Reloads
+from gateway.observe.metrics import (
+    BUCKETS_S,
+    LINES_AT_ONCE,
+    Durations,
+    Family,
+    Gauges,
+    Metrics,
+    Reloads,
+)
 from tests.observe.trips import FAILED, OF_CHAT, SHADOW, Desk, delivered, refused
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
@@ -42,6 +51,7 @@ GAUGES = Gauges(
     reloads=lambda: Reloads(1_795_343_223.0, 4, failed=True, policies_version=5),
     budgets=lambda: {"123": AccountBudget(8, 6, 0.5)},
     revocations=lambda: 9,
+    kept=lambda: {"entries": (10, 20), "tokens": (30, 40)},
 )
 
 
@@ -59,8 +69,9 @@ def full() -> Desk:
     return desk
 
 
-def described(family: Metric) -> tuple[str, str, frozenset[str]]:
+def described(one: Family) -> tuple[str, str, frozenset[str]]:
     """Its name as it is exposed, its type and its labels."""
+    [family] = one.collect()
     name = f"{family.name}_total" if family.type == "counter" else family.name
     assert family.samples, name
     return name, family.type, frozenset(family.samples[0].labels) - {"le"}
@@ -69,14 +80,14 @@ def described(family: Metric) -> tuple[str, str, frozenset[str]]:
 def test_every_family_is_documented_and_no_other() -> None:
     rows = re.findall(r"^\| `(chat_gateway_\w+)` \| (\w+) \| ([^|]*)\|", PAGE, re.MULTILINE)
     documented = [(name, kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows]
-    exposed = [described(family) for family in full().metrics.collect()]
+    exposed = [described(family) for family in full().metrics.families()]
     assert len(documented) == len(set(documented))
     assert set(documented) == set(exposed)
 
 
 def test_alerts_ask_for_families_that_exist() -> None:
     names = set(re.findall(r"chat_gateway_\w+", PAGE))
-    assert names == {described(family)[0] for family in full().metrics.collect()}
+    assert names == {described(family)[0] for family in full().metrics.families()}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +105,10 @@ def test_alerts_ask_for_families_that_exist() -> None:
         ('key_set_age_seconds{issuer="https://never.example"}', None),
         ('key_set_fetch_failures_total{issuer="https://never.example"}', 7),
         ("revocations", 9),
+        ('kept_bytes{kind="entries"}', 10),
+        ('kept_bytes_limit{kind="entries"}', 20),
+        ('kept_bytes{kind="tokens"}', 30),
+        ('kept_bytes_limit{kind="grants"}', None),
     ],
 )
 def test_gauges_are_looked_up(sample: str, value: float | None) -> None:
@@ -111,6 +126,50 @@ def test_a_label_is_escaped() -> None:
     desk = Desk()
     desk.tell(delivered(How.HIT, 'b"f\n'))
     assert any('client="b\\"f\\n"' in line for line in desk.metrics.exposition().decode().split("\n"))
+
+
+# -- a scrape --------------------------------------------------------------------------------------
+
+
+def busy() -> Desk:
+    """A desk with more rows than are written at once, of counters and of durations."""
+    desk = full()
+    for index in range(2 * LINES_AT_ONCE + 1):
+        desk.metrics.road.requests["bff", f"resource-{index}", "200", "hit"] += index
+        desk.metrics.durations[f"resource-{index}", "hit"].observe(0.004)
+    return desk
+
+
+def test_a_family_is_said_once_however_many_rows_it_has() -> None:
+    metrics = busy().metrics
+    text = metrics.exposition().decode()
+    for said in ("# HELP ", "# TYPE "):
+        assert text.count(said) == len(metrics.families())
+    exposed = list(text_string_to_metric_families(text))
+    made = [family for taken in metrics.families() for family in taken.collect()]
+    assert [(family.name, family.type, family.documentation) for family in exposed] == [
+        (family.name, family.type, family.documentation) for family in made
+    ]
+    assert [family.samples for family in exposed] == [family.samples for family in made]
+
+
+@pytest.mark.anyio
+async def test_a_scrape_lets_requests_in_and_does_not_count_them() -> None:
+    desk = busy()
+    before = desk.metrics.exposition()
+    scrape = asyncio.create_task(desk.metrics.scrape())
+    await asyncio.sleep(0)
+    turns = 0
+    while not scrape.done():
+        desk.tell(delivered(How.HIT))
+        desk.observer.hits("bff", "bff/allow/chat:read", "info").hit(None, "x", 200, 10, 0.1, desk.wall)
+        desk.metrics.crashes += 1
+        turns += 1
+        await asyncio.sleep(0)
+    assert await scrape == before
+    pieces = [piece for family in busy().metrics.families() for piece in family.pieces()]
+    assert turns >= len(pieces) - 1
+    assert max(len(piece.splitlines()) for piece in pieces) <= LINES_AT_ONCE + 2
 
 
 # -- durations -------------------------------------------------------------------------------------

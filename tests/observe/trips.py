@@ -85,7 +85,7 @@ FAILED = Failed(Reason.UPSTREAM_ERROR, 503)
 def reply(trip: Trip, body: bytes = b"0123456789") -> Reply:
     """Ten bytes with the status that goes with the trip's end."""
     result = trip.result
-    return Reply(200 if isinstance(result, Delivered) else result.reason.status, (), body)
+    return Reply(200 if isinstance(result, Delivered) else result.reason.status, b"", body)
 
 
 @dataclass
@@ -93,12 +93,13 @@ class Desk:
     """An observer, and all it writes to. `wall` is turned by hand."""
 
     wall: float = 1_795_343_223.0
+    level: str = "debug"
     metrics: Metrics = field(default_factory=Metrics)
     log: io.StringIO = field(default_factory=io.StringIO)
 
     def __post_init__(self) -> None:
         self.usage = Usage(lambda: self.wall)
-        self.observer = Observer(self.metrics, logger("debug", self.log), self.usage)
+        self.observer = Observer(self.metrics, logger(self.level, self.log, lambda: self.wall), self.usage)
 
     def tell(self, trip: Trip, seconds: float = 0.004, request: Request = REQUEST) -> None:
         self.observer.replied(request, trip, reply(trip), seconds)

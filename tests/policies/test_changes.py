@@ -82,9 +82,7 @@ def may(said: Policies, name: str, resource: Resource, method: str) -> bool:
     account = "1" if asker.accounts is None else max(asker.accounts)
     segments = [CHAT if part == "{chat}" else "7" if part == "{event}" else part for part in resource.path]
     path = "/".join(["/api/account", account, *segments])
-    target = locate(
-        Line(method, path.encode(), b"", None, None), said.resources, {account}, Representation.JSON
-    )
+    target = locate(Line(method, path.encode(), b"", None, None), said, {account}, Representation.JSON)
     if not isinstance(target, Target):
         return False
     claims = Claims({"chat": CHAT}, math.inf)

@@ -50,7 +50,7 @@ def resource(name: str) -> Resource:
 
 def located(method: str, path: str, query: str = "") -> Target | Refusal:
     line = Line(method, f"/api/account/123{path}".encode(), query.encode(), b"application/json", None)
-    return locate(line, shipped().resources, {"123"}, Representation.JSON)
+    return locate(line, shipped(), {"123"}, Representation.JSON)
 
 
 def test_the_files_we_ship_are_without_mistakes() -> None:

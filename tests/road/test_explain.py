@@ -46,8 +46,8 @@ VISITOR = "203.0.113.7"
 class Watched(MemoryStore):
     """A store that remembers what it was asked for, and what was done to it."""
 
-    def __init__(self, max_bytes: int, now: Callable[[], float]) -> None:
-        super().__init__(max_bytes, now)
+    def __init__(self, max_bytes: int, now: Callable[[], float], **more: Any) -> None:
+        super().__init__(max_bytes, now, **more)
         self.asked: list[Key] = []
         self.kept: list[Key] = []
         self.touched = 0
@@ -56,9 +56,9 @@ class Watched(MemoryStore):
         self.asked.append(key)
         return super().get(key)
 
-    def put(self, key: Key, entry: Entry) -> None:
+    def put(self, key: Key, entry: Entry, owner: str) -> None:
         self.kept.append(key)
-        super().put(key, entry)
+        super().put(key, entry, owner)
 
     def raise_generation(self, chat: Chat) -> None:
         self.touched += 1
@@ -175,9 +175,13 @@ class World(Simulation):
         """All that a request can leave behind at once."""
         limiter, protection = self.limiter, self.exchange.protection
         return (
-            (dict(limiter._spent), dict(limiter._in_flight), dict(limiter._day.used)),
+            {key: arrival.tat for key, arrival in limiter._arrivals.items() if arrival.rate},
+            [
+                {key: count.used for key, count in counts.items() if count.used}
+                for counts in (limiter._in_flight, limiter._day.counts)
+            ],
             (dict(protection._targets), dict(protection._accounts)),  # type: ignore[attr-defined]
-            (self.store.kept[:], self.store.touched, sorted(map(str, self.store._entries))),
+            (self.store.kept[:], self.store.touched, sorted(map(str, self.store._entries.held))),
             (len(self.exchange.flights), len(self.exchange._tickets), dict(self.budget.state())),
             (len(self.upstream.sent), len(asyncio.all_tasks())),
             (self.log.tell(), Counter(self.metrics.requests), self.usage.table()),

@@ -570,7 +570,7 @@ def shadowed(limits: Limits, name: str = "next") -> Simulation:
     """A world in which bff has no limits, and a client in shadow mode beside it has these."""
     world = limited(UNLIMITED)
     shadow = replace(client_of(world), name=name, limits=limits)
-    world.state = replace(world.state, policies=replace(world.state.policies, shadows=(shadow,)))
+    world.adopt(world.state.policies.clients, [shadow])
     return world
 
 
@@ -614,6 +614,7 @@ async def test_a_shadow_counts_what_is_in_flight() -> None:
 @virtual
 async def test_a_shadow_of_somebody_unknown_is_told_of() -> None:
     world = shadowed(UNLIMITED)
-    world.forget_client("bff")
+    policies = world.state.policies
+    world.adopt((client for client in policies.clients if client.name != "bff"), policies.shadows)
     assert (await world.info(world.chat())).status == 403
     assert decisions(world) == {"allow": 1}

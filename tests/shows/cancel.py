@@ -94,11 +94,11 @@ async def hold_nothing(it: World, before: set[asyncio.Task[Any]]) -> list[str]:
     await asyncio.sleep(0.1)
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     wrong += [f"task left: {task.get_coro()}" for task in left]
-    pool = it.gateway.transport._pool
-    wrong += [f"pool request left: {request}" for request in pool._requests]
-    wrong += [f"connection not idle: {one.info()}" for one in pool._connections if not one.is_idle()]
-    if len(pool._connections) > pool._max_connections:
-        wrong.append(f"{len(pool._connections)} connections")
+    places = it.gateway.transport._places
+    if (free := places._value) != CONNECTIONS:
+        wrong.append(f"{free} of {CONNECTIONS} places upstream free")
+    if (kept := len(it.server.connections)) > CONNECTIONS:
+        wrong.append(f"{kept} connections")
     return wrong
 
 

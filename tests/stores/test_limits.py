@@ -6,7 +6,7 @@ import abc
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gateway.core.limits import DAY_S, UNCOUNTED, UNLIMITED, Left, Limits, Rate, Standing
 from gateway.core.policy import Client
 from gateway.ports import Limiter
-from gateway.stores.limits import MemoryLimiter
+from gateway.stores.limits import Lane, MemoryLimiter
 
 #: 2026-11-03 at 12:00 UTC, in epoch seconds.
 NOON = 20_760 * DAY_S + DAY_S // 2
@@ -221,6 +221,30 @@ class LimiterContract(abc.ABC):
 
         self.given_limiter(story)
 
+    def test_a_fetch_that_is_refused_tells_of_the_day_that_it_is(self) -> None:
+        who = client(Limits(requests_per_day=9, fetches=Rate(1 / DAY_S, 1)))
+
+        async def story(limiter: Limiter, clocks: HandClocks) -> None:
+            await limiter.enter(who, "info")
+            limiter.fetch(who, "info")
+            clocks.sleep(DAY_S / 2)
+            standing = limiter.fetch(who, "info")
+            assert standing is not None
+            assert remaining(standing) == {"requests-per-day": 9, "fetches": 0}
+
+        self.given_limiter(story)
+
+    @pytest.mark.parametrize(("per_s", "burst"), [(20, 28), (0.1, 11), (77, 12)])
+    def test_a_reload_that_changes_no_rate_changes_no_wait(self, per_s: float, burst: int) -> None:
+        async def story(limiter: Limiter, clocks: HandClocks) -> None:
+            before, after = client(Limits(Rate(per_s, burst))), client(Limits(Rate(per_s, burst)))
+            for _ in range(3 * burst):
+                assert limiter.peek(after, None) == limiter.peek(before, None)
+                await limiter.enter(before, None)
+                clocks.sleep(0.7 / per_s)
+
+        self.given_limiter(story)
+
     @given(limits_with_info, st.sampled_from(["info", "events", None]), st.integers(0, 9))
     def test_what_is_said_to_remain_does(self, limits: Limits, resource: str | None, before: int) -> None:
         async def story(limiter: Limiter, clocks: HandClocks) -> None:
@@ -364,7 +388,143 @@ class TestMemoryLimiter(LimiterContract):
             who = client(Limits(in_flight=2))
             await limiter.enter(who, None)
             limiter.leave(who, None)
-            with pytest.raises(KeyError):
+            with pytest.raises(RuntimeError, match="in-flight"):
                 limiter.leave(who, None)
 
         self.given_limiter(story)
+
+
+# -- lanes --------------------------------------------------------------------------------------------------
+
+
+def hits(lane: Lane, clocks: HandClocks, times: int) -> list[bool]:
+    """Which of so many hits at this instant are let in."""
+    return [lane.hit(clocks.at, clocks.wall_at) is not None for _ in range(times)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "resource", "told"),
+    [
+        pytest.param(UNLIMITED, "info", b"", id="without limits"),
+        pytest.param(Limits(fetches=Rate(1, 1)), "info", b"", id="fetches"),
+        pytest.param(Limits(resources={"info": Limits(Rate(1, 1))}), "events", b"", id="another resource"),
+        pytest.param(
+            Limits(Rate(20, 40)),
+            "info",
+            b'ratelimit-policy: "requests";q=40;w=2\r\nratelimit: "requests";r=39;t=1\r\n',
+            id="requests",
+        ),
+        pytest.param(
+            # 11 / (11 / 60) is a little more than 60.
+            Limits(Rate(11 / 60, 11)),
+            "info",
+            b'ratelimit-policy: "requests";q=11;w=60\r\nratelimit: "requests";r=10;t=6\r\n',
+            id="requests a minute",
+        ),
+        pytest.param(
+            Limits(None, 9, None, 3, {"info": Limits(Rate(0.25, 2))}),
+            "info",
+            b'ratelimit-policy: "requests-per-day";q=9;w=86400, "in-flight";q=3;qu="concurrent-requests",'
+            b' "info.requests";q=2;w=8\r\n'
+            b'ratelimit: "requests-per-day";r=8;t=43200, "in-flight";r=2, "info.requests";r=1;t=4\r\n',
+            id="several",
+        ),
+    ],
+)
+def test_a_hit_is_told_in_lines_of_a_head(limits: Limits, resource: str, told: bytes) -> None:
+    clocks = HandClocks()
+    lane = MemoryLimiter(clocks.now, clocks.wall).lane(client(limits), resource)
+    assert lane.hit(clocks.at, clocks.wall_at) == told
+
+
+def test_lanes_of_a_client_share_what_is_the_clients() -> None:
+    clocks = HandClocks()
+    limiter = MemoryLimiter(clocks.now, clocks.wall)
+    who = client(Limits(Rate(1, 3), resources={"info": Limits(requests_per_day=2)}))
+    info, events = limiter.lane(who, "info"), limiter.lane(who, "events")
+    assert hits(info, clocks, 3) == [True, True, False]
+    # What info refused was not charged to the client.
+    assert hits(events, clocks, 2) == [True, False]
+    assert hits(limiter.lane(client(Limits(Rate(1, 3)), "other"), "info"), clocks, 1) == [True]
+
+
+def test_a_lane_is_laid_once_for_the_same_limits() -> None:
+    clocks = HandClocks()
+    limiter = MemoryLimiter(clocks.now, clocks.wall)
+    who = client(Limits(Rate(1, 3)))
+    assert limiter.lane(who, "info") is limiter.lane(who, "info")
+    assert hits(limiter.lane(who, "info"), clocks, 2) == [True, True]
+    changed = limiter.lane(client(Limits(Rate(1, 9))), "info")
+    assert changed.limits.requests == Rate(1, 9)
+    # Of the three, one was left.
+    assert hits(changed, clocks, 2) == [True, False]
+
+
+_steps = st.lists(
+    st.tuples(
+        # What it does, with the limits of which version of the policies, for which resource.
+        st.sampled_from(["hit", "hit", "hit", "enter", "leave", "fetch", "peek"]),
+        st.integers(0, 2),
+        st.sampled_from(["info", "events", None]),
+        # How long it waits before, by each clock.
+        st.sampled_from([0.0, 0.0, 0.01, 0.7, 40_000.0, -0.3]) | st.floats(0, 30),
+        st.sampled_from([0.0, 0.0, 0.0, DAY_S / 2, -DAY_S / 2, DAY_S, -DAY_S, 9 * DAY_S]),
+    ),
+    max_size=40,
+)
+
+
+@dataclass(slots=True)
+class Pair:
+    """Two limiters that live through the same, of which one has hits where the other has requests.
+
+    The one keeps the lanes that it has once asked for, the other asks for each anew.
+    """
+
+    clocks: HandClocks
+    clients: list[Client]
+    short: MemoryLimiter = field(init=False)
+    road: MemoryLimiter = field(init=False)
+    lanes: dict[tuple[int, str | None], Lane] = field(default_factory=dict)
+    inside: list[tuple[Client, str | None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.short, self.road = (MemoryLimiter(self.clocks.now, self.clocks.wall) for _ in range(2))
+
+    async def step(self, act: str, version: int, resource: str | None) -> None:
+        who, now, wall = self.clients[version], self.clocks.at, self.clocks.wall_at
+        lane = self.lanes.setdefault((version, resource), self.short.lane(who, resource))
+        match act:
+            case "hit":
+                standing = await self.road.enter(who, resource)
+                assert lane.hit(now, wall) == (None if standing.violated else standing.lines)
+                if not standing.violated:
+                    self.road.leave(who, resource)
+            case "enter":
+                standing = await self.road.enter(who, resource)
+                assert lane.enter(now, wall) == standing
+                if not standing.violated:
+                    self.inside.append((who, resource))
+            case "leave" if self.inside:
+                who, resource = self.inside.pop()
+                self.road.leave(who, resource)
+                self.short.leave(who, resource)
+            case "fetch" if resource is not None:
+                assert lane.fetch(now, wall) == self.road.fetch(who, resource)
+            case "peek":
+                assert lane.peek(now, wall) == self.road.peek(who, resource)
+
+
+@given(st.lists(limits_with_info, min_size=3, max_size=3), _steps)
+def test_a_hit_is_a_request_that_enters_and_leaves_at_once(
+    versions: list[Limits], steps: list[tuple[str, int, str | None, float, float]]
+) -> None:
+    async def story() -> None:
+        clocks = HandClocks()
+        pair = Pair(clocks, [client(limits) for limits in versions])
+        for act, version, resource, pause_s, jump_s in steps:
+            clocks.sleep(pause_s)
+            clocks.wall_at += jump_s
+            await pair.step(act, version, resource)
+
+    asyncio.run(story())

@@ -140,6 +140,16 @@ def steps_of(awaitable: Awaitable[object]) -> int:
 
 
 @virtual
+async def test_whoever_comes_after_the_longest_wait_is_refused_where_there_is_room() -> None:
+    world = World()
+    ticket = world.ticket(PARTNER)
+    await asyncio.sleep(PACE.wait_s)
+    await world.fly(ticket)
+    assert len(world.refusals) == 1
+    assert world.is_clean()
+
+
+@virtual
 async def test_whoever_finds_room_goes_at_once() -> None:
     world = World()
     ticket = world.ticket(PARTNER)

@@ -424,7 +424,17 @@ async def test_no_such_token_gets_in(here: World, forge: Forge, kind: str) -> No
 
 
 #: What truly is another fault.
-ALSO = {f"exp {value!r}": {(401, "token-expired")} for value in ("0", "1")}
+ALSO = {
+    **{f"exp {value!r}": {(401, "token-expired")} for value in ("0", "1")},
+    # No head is that large.
+    **{
+        name: {(431, "head-too-large")}
+        for name in (
+            *("64 KB", "64 KB of dots", "64 KB of header", "64 KB of signature"),
+            *("10,000 audiences", "10,000 claims"),
+        )
+    },
+}
 
 
 async def test_the_good_ones_do(besieged: World, forge: Forge) -> None:

@@ -489,6 +489,8 @@ LATER: Mapping[str, object] = {
     "upstream.max_connections": 1,
     "upstream.max_answer_bytes": 65_536,
     "cache": {"max_bytes": 1_048_576},
+    "memory": {"tokens_bytes": 1_048_576},
+    "short_cut": False,
     "drain_s": 1,
     "log_level": "error",
 }

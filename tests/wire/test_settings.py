@@ -44,6 +44,8 @@ from tests.support import (
 
 pytestmark = pytest.mark.anyio
 
+#: Of what is bounded by bytes.
+LEAST_BYTES = 1_048_576
 #: Where the emulator's links lead, as the vendor's do.
 VENDOR = EmulatorConfig().link_base
 
@@ -137,6 +139,44 @@ async def of_a_preflight(it: World) -> object:
     """For how long a browser may remember a preflight."""
     fields = {"origin": SITE, "access-control-request-method": "GET"}
     return (await it.ask("OPTIONS", account_path(), fields, subject=None)).header("access-control-max-age")
+
+
+def of_many_tokens(kind: str) -> Callable[[World], Awaitable[object]]:
+    """Whether more is kept of many long tokens than the least that may be set."""
+
+    async def look(it: World) -> object:
+        chat = it.chat()
+        it.emulator.end(chat)
+        async with it.wire() as wire:
+            for number in range(220):
+                token = it.bearer(jti=str(number), pad="x" * 5000)
+                for _ in range(2):
+                    assert (
+                        await wire.ask("GET", chat_path(chat, "/info"), {**token, "accept": "*/*"})
+                    ).status == 200
+        return (await kept(it))[kind] > LEAST_BYTES
+
+    return look
+
+
+async def of_the_short_cut(it: World) -> object:
+    """Whether grants are kept for it; the answers are the same."""
+    chat = it.chat()
+    it.emulator.end(chat)
+    fields = {**it.bearer(), "accept": "application/json"}
+    async with it.wire() as wire:
+        answers = [await wire.ask("GET", chat_path(chat, "/info"), fields) for _ in range(4)]
+    assert [is_hit(answer) for answer in answers] == [False, True, True, True]
+    assert len({answer.body for answer in answers}) == 1
+    assert (it.gateway.short_cut is None) == ("grants" not in await kept(it))
+    return "grants" in await kept(it)
+
+
+async def kept(it: World) -> dict[str, float]:
+    """The bytes that are kept, by kind."""
+    text = (await it.admin("/metrics")).body.decode()
+    found = re.findall(r'^chat_gateway_kept_bytes\{kind="(\w+)"\} (\S+)$', text, re.MULTILINE)
+    return {kind: float(taken) for kind, taken in found}
 
 
 def of_the_pace(name: str) -> Callable[[World], Awaitable[object]]:
@@ -238,7 +278,17 @@ LIVE: Mapping[str, Seen] = {
 }
 #: Likewise, for what takes a restart.
 AT_THE_START: Mapping[str, Seen] = {
-    "cache.max_bytes": ({"cache": {"max_bytes": 1_048_576}}, of_a_long_answer, True, False),
+    "cache.max_bytes": ({"cache": {"max_bytes": LEAST_BYTES}}, of_a_long_answer, True, False),
+    **{
+        f"memory.{kind}_bytes": (
+            {"memory": {f"{kind}_bytes": LEAST_BYTES}},
+            of_many_tokens(kind),
+            True,
+            False,
+        )
+        for kind in ("tokens", "grants")
+    },
+    "short_cut": ({"short_cut": False}, of_the_short_cut, True, False),
 }
 
 
@@ -321,7 +371,7 @@ async def test_log_level(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, events: list[str]
 ) -> None:
     log = io.StringIO()
-    monkeypatch.setattr("gateway.app.logger", lambda named: logger(named, log))
+    monkeypatch.setattr("gateway.app.logger", lambda named, **more: logger(named, log, **more))
     stage = set_stage(
         tmp_path,
         listen="127.0.0.1:0",
