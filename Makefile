@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
 
-.PHONY: demo test check schema lock clean
+.PHONY: demo test check bench bench-deps schema lock clean
 
 demo: $(READY)
 	$(BIN)/chat-gateway demo $(ARGS)
@@ -19,6 +20,14 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Beside the best that this machine has: see docs/benchmarks.md. Most of an hour; ARGS=--quick takes minutes.
+bench: $(BENCH_READY)
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+# Debian starts what it installs as services: they are in nobody's way, but on a benchmark's core.
+bench-deps:
+	apt-get install --yes --no-install-recommends nginx libnginx-mod-http-js haproxy varnish wrk
+
 schema: $(READY)
 	$(BIN)/python -m gateway.config.schema policies/schema
 
@@ -28,6 +37,7 @@ LOCK := $(BIN)/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --
 lock: $(READY)
 	$(LOCK) --output-file requirements.txt pyproject.toml
 	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	$(LOCK) --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt pyproject.toml
 
 # Asked first, or pip would refuse in words of its own. Even Python 2 must be able to read it.
 IS_NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or sys.exit( \
@@ -38,6 +48,10 @@ $(READY): requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(BENCH_READY): $(READY) requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-bench.txt
 	touch $@
 
 clean:
