@@ -59,11 +59,9 @@ REST_LOOKS = 20
 class SystemClock:
     """The machine's own clocks."""
 
-    def now(self) -> float:
-        return time.monotonic()
-
-    def wall(self) -> float:
-        return time.time()
+    # Asked a dozen times a request.
+    now = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
 
 class Gateway:

@@ -213,14 +213,14 @@ class Exchange:
         standing = await self.limiter.enter(client, resource)
         if standing.violated:
             refused = Refused(too_often(client, standing), client, judged.target)
-            return replace(refused.trip(), standing=standing)
+            return refused.trip().charged(standing)
         try:
             trip = judged.trip() if isinstance(judged, Refused) else await self._serve(judged, request)
         finally:
             self.limiter.leave(client, resource)
         if isinstance(trip.result, Refusal) and trip.result.violated:
             standing = trip.result.standing
-        return trip if standing is UNCOUNTED else replace(trip, standing=standing)
+        return trip if standing is UNCOUNTED else trip.charged(standing)
 
     async def _shadowed(
         self, client: Client, shadow: Shadow, target: Target | None, entered: list[tuple[Client, str | None]]

@@ -59,4 +59,7 @@ class Answer:
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header given by its lower-case name."""
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None

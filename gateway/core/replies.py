@@ -66,6 +66,11 @@ class Trip:
     standing: Standing = UNCOUNTED
     shadows: tuple[Shadow, ...] = ()
 
+    def charged(self, standing: Standing) -> Trip:
+        """The same, and how the client stands after it."""
+        # Written out: `replace` costs more than all the rest of the charging.
+        return Trip(self.result, self.target, self.grant, self.client, self.rule, standing, self.shadows)
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

@@ -1,4 +1,4 @@
-"""Memory is bounded by bytes that mean something, and no client fills more than its share of it."""
+"""Memory is bounded by bytes that mean something, and who has much pushes out nothing of who has little."""
 
 from __future__ import annotations
 
