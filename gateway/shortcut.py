@@ -89,7 +89,7 @@ class _Pass(NamedTuple):
 
 
 class ShortCut:
-    """The memory of grants, bounded by bytes; each client has its share of it.
+    """The memory of grants, bounded by bytes, shared fairly by clients.
 
     `new_id` makes request ids.
     """

@@ -16,6 +16,7 @@ on their way changes nothing.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ MAX_HEAD_BYTES = 16_384
 MAX_FIELDS = 100
 MAX_TARGET_BYTES = 8_192
 
+#: The least that a timer of the loop can wait.
+_TICK_S = 0.001
 _EMPTY_LINE = b"\r\n\r\n"
 #: Before a request line they are skipped (RFC 9112 §2.2).
 _LINE_ENDS = re.compile(rb"[\r\n]+")
@@ -169,7 +172,7 @@ class Connection(HttpToolsProtocol):
     _quiet = 0
     #: Whether the message was answered by the short cut, and when one last was, by the loop's time.
     _is_cut = False
-    _cut_at = 0.0
+    _cut_at = -math.inf
 
     # The parser leaves out what nobody listens to: the line is read here.
     on_message_begin = None  # type: ignore[assignment]
@@ -410,9 +413,9 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; the short cut leaves the timer alone, so it may be too early."""
-        idle_s = self.loop.time() - self._cut_at
-        if idle_s < self.timeout_keep_alive and not self.transport.is_closing():
-            self._keep_alive_for(self.timeout_keep_alive - idle_s)
+        left_s = self.timeout_keep_alive - (self.loop.time() - self._cut_at)
+        if left_s > _TICK_S and not self.transport.is_closing():
+            self._keep_alive_for(left_s)
         else:
             super().timeout_keep_alive_handler()
 

@@ -1,6 +1,6 @@
 """The store of one process: bounded tables, nothing shared.
 
-Entries are bounded by bytes, and each client by its share of them: an entry is its who had it fetched last.
+Entries are bounded by bytes, shared fairly by clients: an entry is its who had it fetched last.
 Generations are a fixed table of counters by hash of the chat: nothing is evicted, so no counter is ever
 reused; two chats that share a counter only cost each other a fetch.
 """
@@ -80,7 +80,7 @@ class MemoryStore:
         return None if kept is None or kept.entry.stale_until <= self._now() else kept.entry
 
     def put(self, key: Key, entry: Entry, owner: str) -> None:
-        """Keep an entry. One that is larger than the owner's share is not kept."""
+        """Keep an entry. One that is larger than the whole store is not kept."""
         kept = self._entries.get(key)
         if kept is None:
             kept = _Kept(entry)

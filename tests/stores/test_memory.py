@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.answers import MAX_VIEWS
 from gateway.core.freshness import Contact, Entry
 from gateway.core.messages import Answer, Chat, Key, Representation
+from gateway.core.places import Armed
+from gateway.core.views import Slot, View
 from gateway.ports import Store
 from gateway.stores.memory import (
     CONTACTS,
@@ -170,6 +173,18 @@ class TestMemoryStore(StoreContract):
         for chat in chats:
             store.touch(chat, contact)
         assert [chat for chat in chats if store.contact(chat) is None] == [chats[0]]
+
+
+def test_a_place_that_makes_room_for_another_view_is_disarmed(clock: HandClock) -> None:
+    store = MemoryStore(ROOM, clock)
+    store.put(key(), entry(), "bff")
+    places = []
+    for number in range(MAX_VIEWS + 2):
+        place = store.place(key(), View(show=frozenset({str(number)})))
+        assert place is not None
+        store.arm(place, Armed(Slot(200, b"", b"", None), 1001.0, 1000.0, 1002.0, CHAT))
+        places.append(place)
+    assert [place.armed is None for place in places] == [True] + [False] * (MAX_VIEWS + 1)
 
 
 @pytest.mark.parametrize(("views", "kept"), [(0, 0), (1, 1), (4, 4), (300, 4)])

@@ -16,6 +16,7 @@ from gateway.core.messages import Chat
 from gateway.core.policy import Client, Condition
 from gateway.core.views import FULL, View
 from gateway.demo.stage import ACCOUNT, ISSUER
+from gateway.shortcut import MAX_BLOCKS
 from gateway.stores.memory import _index
 from tests.benchmarks.ground import chat_id
 from tests.benchmarks.memory import Cost, Polled, measure_chats, measure_tokens, polled, polls, token, tracing
@@ -115,6 +116,26 @@ async def test_tokens_that_lead_to_no_client_cost_no_client_anything() -> None:
         await it.verify(token(number, client_number=7) for number in range(MANY))
         for number, one in zip(FEW, claims, strict=True):
             assert await verify(b"Bearer " + token(number), None) is one
+
+
+@pytest.mark.anyio
+async def test_a_token_that_comes_in_ever_other_headers_costs_no_more() -> None:
+    async with polled() as it:
+        for number in range(3 * MAX_BLOCKS):
+            await it.ask(polls(token(0), (number,), times=2, fields={"X-Request-ID": str(number)}))
+        assert it.gateway.short_cut is not None
+        assert len(it.gateway.short_cut._blocks) == MAX_BLOCKS
+
+
+@pytest.mark.anyio
+async def test_each_kind_has_the_bound_that_is_set() -> None:
+    said: Mapping[str, Any] = {
+        "cache": {"max_bytes": 2**20},
+        "memory": {"tokens_bytes": 2**21, "grants_bytes": 2**22},
+    }
+    async with polled(**said) as it:
+        kept = it.gateway.metrics.gauges.kept()
+        assert kept == {"entries": (0, 2**20), "tokens": (0, 2**21), "grants": (0, 2**22)}
 
 
 # -- flights -----------------------------------------------------------------------------------------------
