@@ -137,9 +137,9 @@ class Exchange:
         return made
 
     def _remember(self, short_cut: ShortCut, request: Request, trip: Trip, now: float) -> None:
-        """Hand over a hit that would be one again."""
+        """Hand over what would be a hit the next time."""
         result, target, grant = trip.result, trip.target, trip.grant
-        if not isinstance(result, Delivered) or result.how is not How.HIT or target is None or grant is None:
+        if not isinstance(result, Delivered) or target is None or grant is None:
             return
         if target.dropped or trip.shadows:
             # What a shadow says is counted, and a dropped parameter may be another each time.

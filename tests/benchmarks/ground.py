@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from tests.benchmarks.upstream import Upstream
 APP_KEY = "e0000000000000000000000000000001"
 LIFETIME_S = 12 * 3600
 #: One client has limits, as high as they go; the other has none.
-LIMITED, UNLIMITED = "bench", "free"
+LIMITED, UNLIMITED, STRICTER, VIEWING = "bench", "free", "stricter", "viewing"
 CHAT = "H6249979066121302517-1027c4d1c386bbc4cd613e30d8f16adfK5279348"
 JSON = "application/json"
-_LIMITS = {"requests": {"per_second": 100_000, "burst": 100_000}, "in_flight": 100_000}
+_LIMITS = {"requests": {"per_second": 100_000, "burst": 100_000}}
+_MORE_LIMITS = {**_LIMITS, "requests_per_day": 1_000_000_000, "in_flight": 100_000}
 #: What an account gets by default is far less than what is measured here.
 _BUDGET = {"per_second": 10_000, "burst": 10_000, "in_flight": 10_000, "queue": 100_000, "wait_ms": 5_000}
 
@@ -192,7 +194,12 @@ def ground() -> Iterator[Ground]:
             budget=_BUDGET,
         )
         let_ended_stay(folder / "policies" / "resources.yaml")
-        clients = {LIMITED: client(LIMITED, limits=_LIMITS), UNLIMITED: client(UNLIMITED)}
+        clients = {
+            LIMITED: client(LIMITED, limits=_LIMITS),
+            UNLIMITED: client(UNLIMITED),
+            STRICTER: client(STRICTER, limits=deepcopy(_MORE_LIMITS)),
+            VIEWING: client(VIEWING, limits=deepcopy(_LIMITS), view={"hide": ["agentName", "visitorName"]}),
+        }
         write_clients(folder / "policies", "bench", clients)
         command = [sys.executable, "-m", "tests.benchmarks.upstream", str(port)]
         with processes.running("upstream", command, folder, port=port, core=load_core):

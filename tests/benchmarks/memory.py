@@ -33,7 +33,7 @@ PUBLIC_URL = "https://chat.example"
 #: What clients see: everything, or everything but that.
 HIDDEN = ("agentId", "skillId", "visitorId", "engagementId")
 PLENTY_BYTES = 2**33
-#: A poll is remembered when it is a hit, and what its reply says of its age when it is one again.
+#: What a reply says of its age is remembered when it is a hit for the second time.
 TIMES = 3
 _SECRET = b"a secret to measure with, of 32 bytes and more"
 _EPOCH = 1_800_000_000.0

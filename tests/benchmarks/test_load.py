@@ -12,7 +12,7 @@ import pytest
 
 from tests.benchmarks import openloop, wrk
 from tests.benchmarks.openloop import Answered, NotHttp, Plan
-from tests.benchmarks.workloads.c_many_chats import LEFT_OUT_S, plan, triple
+from tests.benchmarks.workloads.c_many_chats import LEFT_OUT_S, RAMP_S, plan, triple
 
 #: wrk puts a space behind a unit of one letter; here it has a name, or editors would take it away.
 PRINTED = """\
@@ -137,13 +137,17 @@ def test_what_never_comes_is_counted(slow: Slow) -> None:
 
 
 def test_each_pair_is_polled_once_a_second_at_its_moment() -> None:
-    questions = [b"%d" % number for number in range(50)]
-    planned = plan(questions, 3, random.Random(1))
+    chats = [[b"%d/%d" % (chat, own) for own in range(5)] for chat in range(10)]
+    planned = plan(chats, 10, random.Random(1))
     assert list(planned.due) == sorted(planned.due)
-    for question in questions:
-        moments = [due for due, asked in zip(planned.due, planned.requests, strict=True) if asked == question]
-        assert [int(moment) for moment in moments] == [0, 1, 2]
-        assert max(moments) - min(moments) == pytest.approx(2.0)
+    for chat, questions in enumerate(chats):
+        begins = RAMP_S * chat / len(chats)
+        for question in questions:
+            asked = zip(planned.due, planned.requests, strict=True)
+            moments = [due for due, its in asked if its == question]
+            assert begins <= moments[0] < begins + 1
+            assert moments == pytest.approx([moments[0] + second for second in range(len(moments))])
+            assert 9 <= moments[-1] < 10
 
 
 def test_what_comes_before_the_load_is_even_is_left_out() -> None:

@@ -68,7 +68,7 @@ _TEMPLATE = _info_template()
 
 def info(account: bytes, chat: bytes, state: bytes, wall: float) -> bytes:
     """The info of a chat; `wall` is epoch seconds."""
-    now = datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").encode()
+    now = datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds").encode()
     return _TEMPLATE % {b"account": account, b"chat": chat, b"state": state, b"now": now}
 
 

@@ -18,8 +18,10 @@ from tests.benchmarks.workloads.a_hot_chat import GATEWAY
 CHATS, TOKENS = 500, 20
 UPSTREAM_MS = 50
 CONNECTIONS = 1_000
-#: By then all chats are polled evenly.
-LEFT_OUT_S = 2
+#: Chats begin one after the other within so many seconds, or all their answers would grow old at once; a
+#: second later all are polled evenly.
+RAMP_S = 5
+LEFT_OUT_S = RAMP_S + 1
 MAX_WARM_S = 60.0
 MAX_P99_MS = 5.0
 #: Beyond this lateness of its own requests the load says nothing about a server.
@@ -46,24 +48,32 @@ class Triple:
         return self.hit_p99_ms < MAX_P99_MS and not self.failed
 
 
-def plan(questions: list[bytes], seconds: int, chance: random.Random) -> openloop.Plan:
-    """Each question once a second, at a moment of the second that is its own."""
-    moments = sorted((chance.random(), question) for question in questions)
-    due = [second + moment for second in range(seconds) for moment, _ in moments]
-    return openloop.Plan(due, [question for _, question in moments] * seconds, CONNECTIONS)
+def plan(chats: list[list[bytes]], seconds: int, chance: random.Random) -> openloop.Plan:
+    """The questions of each chat once a second, at a moment of the second that is each one's own."""
+    asked = [
+        (second + chance_of, question)
+        for number, questions in enumerate(chats)
+        for question in questions
+        for chance_of in (RAMP_S * number / len(chats) + chance.random(),)
+        for second in range(seconds)
+        if second + chance_of < seconds
+    ]
+    asked.sort()
+    return openloop.Plan([due for due, _ in asked], [question for _, question in asked], CONNECTIONS)
 
 
 def poll(ground: Ground, server: Server, token: str | None, chats: int, seconds: int) -> Triple:
     """Measure one load; `token` is for peers that take no other."""
     ground.upstream.tell(latency_ms=UPSTREAM_MS)
     tokens = [token or ground.token(index) for index in range(TOKENS)]
-    questions = [asking(own, chat_id(chat)) for chat in range(chats) for own in tokens]
-    # Everybody once, one chat after the other: clients don't all appear in the same second.
-    openloop.run(server.port, openloop.Plan([0.0] * len(questions), questions, 32, patience_s=MAX_WARM_S))
+    questions = [[asking(own, chat_id(chat)) for own in tokens] for chat in range(chats)]
+    # Everybody once: who comes for the first time has to be verified and judged.
+    first = [question for own in questions for question in own]
+    openloop.run(server.port, openloop.Plan([0.0] * len(first), first, 32, patience_s=MAX_WARM_S))
     outcome = openloop.run(server.port, plan(questions, LEFT_OUT_S + seconds, random.Random(1)))
     since = outcome.started + LEFT_OUT_S
     upstream = ground.upstream.count(since, since + seconds)
-    return triple(outcome, upstream / chats / seconds, len(questions))
+    return triple(outcome, upstream / chats / seconds, len(first))
 
 
 def triple(outcome: openloop.Outcome, upstream_per_chat: float, asked_per_second: float) -> Triple:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.benchmarks import openloop, wrk
 from tests.benchmarks.figures import Figure, Result
-from tests.benchmarks.ground import UNLIMITED, Ground, Scale, asking
+from tests.benchmarks.ground import STRICTER, UNLIMITED, VIEWING, Ground, Scale, asking
 from tests.benchmarks.processes import Server, in_turn
 from tests.benchmarks.workloads.hits import UPSTREAM_MS, Measured, against, failures, row, saturate
 
@@ -22,6 +22,8 @@ BASE = "base: token, policy, limits, counters, date, request id"
 #: How many different requests go round where something changes with each.
 DIFFERENT = 10_000
 
+SITE = "https://frontend.example"
+CORS = {"cors": {"origins": [SITE]}}
 BROWSER = {
     "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
     "Accept-Language": "en-GB,en;q=0.7,de;q=0.3",
@@ -53,6 +55,9 @@ def variants(ground: Ground, etag: str) -> list[Variant]:
     return [
         Variant(BASE, base),
         Variant("without limits", [asking(ground.token(subject=UNLIMITED))]),
+        Variant("two limits more: a day's, in flight", [asking(ground.token(subject=STRICTER))]),
+        Variant("a view that withholds fields", [asking(ground.token(subject=VIEWING))]),
+        Variant("a browser's Origin, with CORS on", [asking(token, fields={"Origin": SITE})], CORS),
         Variant("not modified (304)", [asking(token, fields={"If-None-Match": etag})]),
         Variant("the client's own X-Request-ID, another each time", ids),
         Variant("traceparent, another each time", traced),
