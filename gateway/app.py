@@ -419,7 +419,8 @@ class Gateway:
 
     async def begin(self) -> None:
         """What has to run while the gateway serves."""
-        adopt("uvicorn", self._log)
+        for library in ("uvicorn", "asyncio"):
+            adopt(library, self._log)
         for notice in self.revocations.notices:
             self._log.warning("revocations", notice=notice)
         await self._key_sources.warm(self._sources)

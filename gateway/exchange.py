@@ -17,7 +17,6 @@ Every step returns a value; what went wrong is a value too, and every waiter of 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, assert_never
@@ -36,6 +35,7 @@ from gateway.core.freshness import (
     Hold,
     Plan,
     Serve,
+    hit_until,
     keep,
     keep_nothing,
     learned,
@@ -115,8 +115,16 @@ class Exchange:
     async def answer(self, request: Request) -> Reply:
         """The whole road."""
         began = self.clock.now()
+        # What the edge made of the request, it made under these.
+        version = self._state().policies.version
         trip = await self._guarded(lambda: self._travel(request), Trip(CRASHED))
-        return self._reply(request, trip, began)
+        made = self._reply(request, trip, began)
+        if request.poll is not None and self._short_cut is not None:
+            try:
+                self._remember(self._short_cut, request, trip, version)
+            except Exception as error:  # noqa: BLE001 - it would only be quicker the next time
+                self._observer.crashed(error)
+        return made
 
     def refuse(self, request: Request, refusal: Refusal) -> Reply:
         """What the edge refuses before the road begins is told and counted like everything else."""
@@ -132,37 +140,29 @@ class Exchange:
             trip = replace(trip, result=CRASHED)
             made = reply(trip, request, default, now, wall)
         self._observer.replied(request, trip, made, now - began)
-        if request.poll is not None and self._short_cut is not None:
-            self._remember(self._short_cut, request, trip, now)
         return made
 
-    def _remember(self, short_cut: ShortCut, request: Request, trip: Trip, now: float) -> None:
+    def _remember(self, short_cut: ShortCut, request: Request, trip: Trip, version: int) -> None:
         """Hand over what would be a hit the next time."""
         result, target, grant = trip.result, trip.target, trip.grant
         if not isinstance(result, Delivered) or target is None or grant is None:
             return
-        if target.dropped or trip.shadows:
-            # What a shadow says is counted, and a dropped parameter may be another each time.
+        if target.dropped or trip.shadows or grant.dead_when.policies_version != version:
+            # A dropped parameter may be another each time, what a shadow says is counted, and after a reload
+            # the same bytes may be another request.
             return
-        until = self._hit_until(target, result.entry, now)
-        if now < until:
-            slot = render(result.entry, grant.view, target)
-            entry = result.entry
-            armed = Armed(slot, until, entry.sent_at, entry.fresh_until, target.chat)
-            short_cut.remember(request, target, grant, armed)
-
-    def _hit_until(self, target: Target, entry: Entry, now: float) -> float:
-        """Until when such requests are hits that do nothing, if nothing is learned of the chat meanwhile."""
+        entry = result.entry
         if self._store.get(target.key) is not entry or entry.generation != self._generation(target):
-            return now
-        contact = self._contact(target)
-        quiet_until = math.inf if contact is None else contact.quiet_until()
-        if now < entry.refresh_at:
-            return min(entry.refresh_at, quiet_until)
+            return
         # Before a flight has its turn, whoever joins it may get it an earlier one.
         ticket = self._tickets.get((target.key, entry.generation))
         has_left = ticket is not None and ticket.boarded
-        return min(entry.fresh_until, quiet_until) if has_left else now
+        now = self.clock.now()
+        until = hit_until(entry, self._contact(target), now, has_left=has_left)
+        if now < until:
+            slot = render(entry, grant.view, target)
+            armed = Armed(slot, until, entry.sent_at, entry.fresh_until, target.chat)
+            short_cut.remember(request, target, grant, armed)
 
     async def _travel(self, request: Request) -> Trip:
         judged = await self.judge(request)

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.core.access import Grant
-from gateway.core.headers import Fields, etag_matches, join_lines, request_id
+from gateway.core.headers import READ, Fields, Part, etag_matches, join_lines, request_id
 from gateway.core.paths import Target
-from gateway.core.places import Armed, Dress, Place
+from gateway.core.places import Armed, CrossOrigin, Place
 from gateway.core.replies import wire
 from gateway.core.requests import Poll, Request
 from gateway.core.shares import Shares
@@ -61,14 +61,15 @@ class _Caller:
     `id` is no secret and never used twice. `news` is the mark up to which nothing has ended them.
     """
 
-    __slots__ = ("blocks", "dress", "grant", "id", "news")
+    __slots__ = ("blocks", "cross_origin", "expires_at", "grant", "id", "news")
 
-    def __init__(self, name: bytes, grant: Grant, dress: Dress) -> None:
+    def __init__(self, name: bytes, grant: Grant, cross_origin: CrossOrigin) -> None:
         self.id = name
         self.grant = grant
+        self.expires_at = grant.dead_when.expires_at
         # The grant was judged before: there may have been news since.
         self.news: object = None
-        self.dress = dress
+        self.cross_origin = cross_origin
         self.blocks: list[bytes] = []
 
 
@@ -116,7 +117,7 @@ class ShortCut:
         self._new_id = new_id
         self._ids = itertools.count()
         #: One object each. Origins are those of the configuration.
-        self._dresses: dict[Dress, Dress] = {}
+        self._cross_origins: dict[CrossOrigin, CrossOrigin] = {}
         self._blocks: dict[bytes, _Known] = {}
         # A token is used for some tens of chats, or by a backend for all of them.
         self._callers: Shares[bytes, _Caller] = Shares(max_bytes // 4, self._forget_blocks)
@@ -133,23 +134,30 @@ class ShortCut:
         """The response to a request that came in one piece, if these very bytes are known."""
         line, _, block = data.partition(b"\r\n")
         known = self._blocks.get(block)
-        return None if known is None else self._hit(line, *known)
+        return None if known is None else self._hit(line, known)
 
     def answer(self, poll: Poll) -> bytes | None:
         """The response to a poll whose fields are not all as they were."""
         fields = poll.fields
         # What is known by its bytes needs no hash.
-        known = None if poll.block is None else self._blocks.get(poll.block)
+        known = self._blocks.get(poll.block)
         if known is not None:
-            return self._hit(poll.line, *known)
+            return self._hit(poll.line, known)
         caller = self._callers.get(_name(fields))
         if caller is None:
             return None
-        return self._hit(poll.line, caller, request_id(fields), fields.get(b"if-none-match"))
+        known = _Known(caller, request_id(fields), fields.get(b"if-none-match"))
+        return self._hit(poll.line, known)
 
-    def _hit(
-        self, line: bytes, caller: _Caller, given_id: str | None, if_none_match: bytes | None
-    ) -> bytes | None:
+    def _hit(self, line: bytes, known: _Known) -> bytes | None:
+        try:
+            return self._served(line, known)
+        except Exception as error:  # noqa: BLE001 - any doubt takes the road
+            self._observer.crashed(error)
+            return None
+
+    def _served(self, line: bytes, known: _Known) -> bytes | None:
+        caller, given_id, if_none_match = known
         held = self._passes.held.get(caller.id + line)
         if held is None:
             return None
@@ -159,7 +167,9 @@ class ShortCut:
         if armed is None or began >= armed.until:
             return None
         wall = self._wall()
-        if wall >= caller.grant.dead_when.expires_at or not self._stands(caller, wall):
+        if wall >= caller.expires_at:
+            return None
+        if caller.news is not self._news.mark and not self._stands(caller, wall):
             return None
         limits = lane.hit(began, wall)
         if limits is None:
@@ -170,16 +180,15 @@ class ShortCut:
             status, head, body = 304, slot.head_304, b""
         else:
             status, head, body = slot.status, slot.head, slot.body
-        told = armed.told(caller.dress, began)
+        told = armed.told(caller.cross_origin, began)
         response = wire(status, join_lines(head, wall, name.encode(), told, limits), body)
         hits.hit(armed.chat, name, status, len(body), self._now() - began, wall)
         return response
 
     def _stands(self, caller: _Caller, wall: float) -> bool:
+        """After news: look whether it was about this caller."""
         # 1 the mark is read, 2 the grant is asked: what changes in between has another mark.
         mark = self._news.mark
-        if caller.news is mark:
-            return True
         if caller.grant.dead_when.passed(wall, self._state().policies.version):
             return False
         caller.news = mark
@@ -205,15 +214,15 @@ class ShortCut:
             self._passes.put(grant.client.name, key, passing, PASS_BYTES + len(key))
 
     def _caller(self, poll: Poll, request: Request, grant: Grant) -> _Caller:
-        known = None if poll.block is None else self._blocks.get(poll.block)
+        known = self._blocks.get(poll.block)
         if known is not None and self._is_of(known.caller, grant):
             return known.caller
         name = _name(poll.fields)
         caller = self._callers.get(name)
         if caller is None or not self._is_of(caller, grant):
-            dress = (request.vary, request.origin)
-            dress = self._dresses.setdefault(dress, dress)
-            caller = _Caller(b"%x " % next(self._ids), grant, dress)
+            cross_origin = (request.vary, request.origin)
+            cross_origin = self._cross_origins.setdefault(cross_origin, cross_origin)
+            caller = _Caller(b"%x " % next(self._ids), grant, cross_origin)
         self._remember_block(caller, poll)
         weight = CALLER_BYTES + sum(BLOCK_BYTES + len(block) for block in caller.blocks)
         self._callers.put(grant.client.name, name, caller, weight)
@@ -227,7 +236,7 @@ class ShortCut:
     def _remember_block(self, caller: _Caller, poll: Poll) -> None:
         block, fields = poll.block, poll.fields
         etags = fields.get(b"if-none-match")
-        if block is None or len(block) > MAX_BLOCK_BYTES or len(etags or b"") > MAX_ETAGS_BYTES:
+        if len(block) > MAX_BLOCK_BYTES or len(etags or b"") > MAX_ETAGS_BYTES:
             return
         if len(caller.blocks) >= MAX_BLOCKS:
             self._blocks.pop(caller.blocks.pop(0), None)
@@ -243,5 +252,7 @@ class ShortCut:
 
 def _name(fields: Fields) -> bytes:
     """What a caller is found by: a hash of the fields that choose."""
-    chosen = (fields[b"authorization"], fields[b"accept"], fields.get(b"origin", b""))
-    return hashlib.sha256(b"\n".join(chosen)).digest()
+    return hashlib.sha256(b"\n".join([fields.get(name, b"") for name in _CHOOSING])).digest()
+
+
+_CHOOSING = [name for name, row in READ.items() if row.part is Part.CHOOSES]

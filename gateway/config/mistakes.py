@@ -12,7 +12,7 @@ KeyPath = tuple[str | int, ...]
 
 _SHOWN = 60
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_{}/:*.-]{1,60}")
-_SECRET_KEY = re.compile(r"key|secret|password|token(?!s_bytes)", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"(?!.*_bytes\Z).*(?:key|secret|password|token)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -204,6 +204,18 @@ def plan(
     return Fetch(entry) if hold is None else Hold(hold, entry)
 
 
+def hit_until(entry: Entry, contact: Contact | None, now: float, *, has_left: bool) -> float:
+    """Until when `plan` says to serve the entry and nothing else, if nothing is learned meanwhile.
+
+    `now` if it does not say so now. `has_left` tells that the flight which refreshes it is on its way: who
+    comes then adds nothing to it.
+    """
+    quiet_until = math.inf if contact is None else contact.quiet_until()
+    if now < entry.refresh_at:
+        return min(entry.refresh_at, quiet_until)
+    return min(entry.fresh_until, quiet_until) if has_left else now
+
+
 def may_serve(entry: Entry, contact: Contact | None, now: float) -> bool:
     """Whether an entry, fresh or stale, is within its bounds.
 

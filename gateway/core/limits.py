@@ -166,6 +166,12 @@ def service_limit(limit: str, remaining: int, reset_s: int | None) -> str:
     return f'"{limit}";r={remaining}' if reset_s is None else f'"{limit}";r={remaining};t={reset_s}'
 
 
+def rate_lines(policies: str, limit: str) -> bytes:
+    """`limit_lines` of one rate, with places (%d) for what remains and until when."""
+    lines = limit_lines(policies, f'"{limit}";r=\0;t=\0').replace(b"%", b"%%")
+    return lines.replace(b"\0", b"%d")
+
+
 def limit_lines(policies: str, service_limits: str) -> bytes:
     """Both fields; each is a list (§3, §4), whose items are joined already."""
     return f"ratelimit-policy: {policies}\r\nratelimit: {service_limits}\r\n".encode()

@@ -15,7 +15,7 @@ from gateway.core.replies import hit_status
 from gateway.core.views import Slot
 
 #: Vary and Access-Control-Allow-Origin of a reply.
-Dress = tuple[bytes, bytes | None]
+CrossOrigin = tuple[bytes, bytes | None]
 
 #: Sums of floats may be that far from where a second begins.
 _NEAR_S = 1e-6
@@ -35,18 +35,20 @@ class Armed:
     chat: Chat | None
     # What was told last, for whom, and until when it stays the same: thousands are told so in a second.
     _told: bytes = field(default=b"", init=False, repr=False)
-    _told_for: Dress | None = field(default=None, init=False, repr=False)
+    _told_for: CrossOrigin | None = field(default=None, init=False, repr=False)
     _told_until: float = field(default=-math.inf, init=False, repr=False)
 
-    def told(self, dress: Dress, now: float) -> bytes:
+    def told(self, cross_origin: CrossOrigin, now: float) -> bytes:
         """How a hit at `now` came about, in the lines of its head."""
-        if now < self._told_until and dress is self._told_for:
+        if now < self._told_until and cross_origin is self._told_for:
             return self._told
         age_s = max(0, int(now - self.sent_at))
         left_s = max(0, math.floor(self.fresh_until - now))
-        self._told_for = dress
+        self._told_for = cross_origin
         self._told_until = min(self.sent_at + age_s + 1, self.fresh_until - left_s) - _NEAR_S
-        self._told = told_lines(dress[0], age_s, hit_status(self.fresh_until, now), None, dress[1])
+        self._told = told_lines(
+            cross_origin[0], age_s, hit_status(self.fresh_until, now), None, cross_origin[1]
+        )
         return self._told
 
 

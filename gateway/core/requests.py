@@ -18,12 +18,12 @@ Body = Callable[[], Awaitable[bytes | Refusal]]
 class Poll:
     """A read of the kind that is answered again and again: by its request line and its fields.
 
-    `block` is everything after the request line, as it came, if it came in one piece.
+    `block` is everything after the request line, as it came.
     """
 
-    line: bytes
+    line: bytes = field(repr=False)
     fields: Fields = field(repr=False)
-    block: bytes | None = field(default=None, repr=False)
+    block: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

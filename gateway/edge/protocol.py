@@ -19,10 +19,10 @@ import asyncio
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
-from httptools import HttpParserError
+from httptools import HttpParserCallbackError, HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.core.errors import Reason, Refusal
@@ -35,6 +35,8 @@ from gateway.core.requests import Body, Poll
 MAX_HEAD_BYTES = 16_384
 MAX_FIELDS = 100
 MAX_TARGET_BYTES = 8_192
+#: How many requests of a connection wait behind the one that is being answered.
+MAX_PIPELINED = 16
 
 #: The least that a timer of the loop can wait.
 _TICK_S = 0.001
@@ -63,8 +65,8 @@ class Head:
     """
 
     method: str
-    target: bytes
-    fields: Fields | Refusal
+    target: bytes = field(repr=False)
+    fields: Fields | Refusal = field(repr=False)
     poll: Poll | None = None
     expects_100: bool = False
 
@@ -110,12 +112,15 @@ class Cycle(RequestResponseCycle):
             made = await site.answer(self._head, self._peer, self.whole_body)
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
-        except BaseException:
-            self.logger.exception("request crashed")
+            if not self.disconnected:
+                self._write(made)
+        except asyncio.CancelledError:
+            # The end of the process does not wait for who does not read.
             self.transport.close()
             raise
-        if not self.disconnected:
-            self._write(made)
+        except Exception:
+            self.logger.exception("request crashed")
+            self.transport.close()
 
     def _write(self, made: Reply) -> None:
         if self.waiting_for_100_continue and self.more_body:
@@ -124,6 +129,9 @@ class Cycle(RequestResponseCycle):
         self.response_started = self.response_complete = True
         self.transport.write(wire(made.status, made.head, made.body, is_last=not self.keep_alive))
         self.message_event.set()
+        # The connection may live on for long, and holds on to its newest request.
+        self.body = bytearray()
+        del self._head
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
@@ -161,6 +169,8 @@ class Connection(HttpToolsProtocol):
     _between = True
     _in_body = False
     _held = b""
+    #: What came behind as many requests as may wait.
+    _rest = b""
     #: The head that is being parsed, and how its line reads.
     _data: bytes
     _line: re.Match[bytes]
@@ -189,13 +199,25 @@ class Connection(HttpToolsProtocol):
                 return
         if self._broken is not None:
             return
+        if self._rest:
+            self._rest += data
+            return
         if self._held:
             data, self._held = self._held + data, b""
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
         at, end = 0, len(data)
         try:
             while at < end:
+                if len(self.pipeline) >= MAX_PIPELINED:
+                    self._rest = data[at:]
+                    return
                 at = self._read_body(data, at) if self._in_body else self._read_head(data, at)
-        except (HttpParserError, Unacceptable):
+        except (HttpParserError, Unacceptable) as error:
+            if isinstance(error, HttpParserCallbackError) and not isinstance(error.__context__, Unacceptable):
+                # The parser's own error says nothing.
+                self.logger.error("head crashed", exc_info=error.__context__)  # noqa: TRY400
             self.send_400_response("")
 
     def _read_head(self, data: bytes, at: int) -> int:
@@ -365,8 +387,13 @@ class Connection(HttpToolsProtocol):
         self._between, self._in_body = True, False
         if self._is_cut:
             self._is_cut = False
-        else:
-            super().on_message_complete()
+            return
+        super().on_message_complete()
+        if not self.parser.should_keep_alive():
+            # A trailer may say so too, and the parser takes nothing more.
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
 
     # -- what is refused ------------------------------------------------------------------------------
 
@@ -403,10 +430,19 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             return
-        if self.pipeline:
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            self._read(rest)
+        if self.pipeline or self._rest:
             self.flow.pause_reading()
         elif self._broken is not None and self.cycle.response_complete:
             self._tell(self._broken)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is kept of it, nor by a timer."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._held = self._rest = b""
 
     def _keep_alive_for(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)

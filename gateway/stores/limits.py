@@ -24,6 +24,7 @@ from gateway.core.limits import (
     carried,
     limit_lines,
     policy,
+    rate_lines,
     remaining,
     service_limit,
     taken,
@@ -120,6 +121,16 @@ class _RateMeter:
         arrival.rate = self._rate
         return left, math.ceil(more_in_s)
 
+    def hit(self, now: float) -> tuple[int, int] | None:
+        """`take`, if there is no wait."""
+        arrival, rate = self._arrival, self._rate
+        tat = arrival.tat if arrival.rate is rate else self._tat(now)
+        if tat - rate.tolerance_s > now:
+            return None
+        arrival.tat, left, more_in_s = taken(tat, rate, now)
+        arrival.rate = rate
+        return left, math.ceil(more_in_s)
+
     def left(self, now: float, /, *, more: int) -> _Left:
         tat = self._tat(now)
         left, more_in_s = taken(tat, self._rate, now)[1:] if more else remaining(tat, self._rate, now)
@@ -189,7 +200,7 @@ class Lane:
     under the limits that it has.
     """
 
-    __slots__ = ("_day", "_fetches", "_in_flight", "_policies", "_requests", "limits")
+    __slots__ = ("_day", "_fetches", "_in_flight", "_lines", "_only", "_policies", "_requests", "limits")
 
     def __init__(
         self, limits: Limits, requests: Sequence[_Meter], fetches: Sequence[_Meter], day: _Day | None
@@ -200,12 +211,19 @@ class Lane:
         self._day = day
         self._in_flight = tuple(meter for meter in requests if isinstance(meter, _InFlightMeter))
         self._policies = ", ".join(policy(meter.limit, meter.quota, meter.window_s) for meter in requests)
+        # What most clients have is a rate and nothing else.
+        only = requests[0] if len(requests) == 1 else None
+        self._only = only if isinstance(only, _RateMeter) else None
+        self._lines = b"" if self._only is None else rate_lines(self._policies, self._only.limit)
 
     def hit(self, now: float, wall: float) -> bytes | None:
         """Charge a request that ends at once, and tell as `Standing.lines` does how the client stands.
 
         None if that violates a limit; nothing is charged then.
         """
+        if self._only is not None:
+            numbers = self._only.hit(now)
+            return None if numbers is None else self._lines % numbers
         meters = self._requests
         if not meters:
             return b""

@@ -15,7 +15,7 @@ from gateway.core.freshness import Contact, Entry
 from gateway.core.messages import Chat, Key
 from gateway.core.places import Armed, Place
 from gateway.core.shares import Shares
-from gateway.core.views import View
+from gateway.core.views import FULL, View
 
 GENERATIONS = 65_536
 CONTACTS = 100_000
@@ -39,8 +39,9 @@ class _Kept:
         place = self.places.get(view)
         if place is None:
             if len(self.places) > MAX_VIEWS:
-                # As with the slots themselves: an armed place holds on to a body.
-                self.places.pop(next(iter(self.places))).armed = None
+                # An armed place holds on to a body. One that is not is missed least.
+                cut = (of for of in self.places if of != FULL)
+                self.places.pop(min(cut, key=lambda of: self.places[of].armed is not None)).armed = None
             place = self.places[view] = Place()
         return place
 

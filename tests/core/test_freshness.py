@@ -23,6 +23,7 @@ from gateway.core.freshness import (
     Generation,
     Hold,
     Serve,
+    hit_until,
     keep,
     keep_nothing,
     learned,
@@ -239,3 +240,26 @@ def test_only_an_unwell_upstream_excuses_a_stale_answer(reason: Reason) -> None:
         "upstream-unreachable",
     }
     assert Failed(reason).excuses_stale == (reason.slug in unwell)
+
+
+@given(
+    ends_s=st.tuples(st.floats(0, 2), st.floats(0, 2)),
+    contact_s=st.none() | st.floats(-10, 10),
+    now_s=st.floats(-1, 5),
+    share=st.floats(0, 1, exclude_max=True),
+    has_left=st.booleans(),
+)
+def test_until_then_it_is_a_hit(
+    ends_s: tuple[float, float], contact_s: float | None, now_s: float, share: float, has_left: bool
+) -> None:
+    """What may be served without a look at the plan is what the plan would say, at each moment."""
+    refresh_at, fresh_until = 100 + min(ends_s), 100 + ends_s[1]
+    kept = Entry(Answer(200, (), b""), (0, 0), 100.0, refresh_at, fresh_until, fresh_until + 1)
+    contact = None if contact_s is None else Contact(100 + contact_s)
+    now = 100 + now_s
+    until = hit_until(kept, contact, now, has_left=has_left)
+    at = now + (until - now) * share
+    if now <= at < until:
+        planned = plan(kept, (0, 0), contact, None, at)
+        assert planned == Serve(kept, refresh=at >= refresh_at)
+        assert has_left or not planned.refresh

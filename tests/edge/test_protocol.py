@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from pathlib import Path
 
 import pytest
 
+from gateway.edge.protocol import MAX_PIPELINED, Connection
 from gateway.emulator import EmulatorConfig
 from tests.support import APP_KEY, account_path, chat_path, message, until, world
 
@@ -111,3 +113,46 @@ async def test_a_body_that_comes_too_late_does_not_hold_up_the_end(tmp_path: Pat
             late = asyncio.create_task(rest())
         assert (await wire.response()).problem == "draining"
         late.cancel()
+
+
+async def test_a_trailer_that_says_close_closes(tmp_path: Path) -> None:
+    """The parser takes nothing more after it: the next request would never be answered."""
+    async with world(tmp_path) as it, it.wire() as wire:
+        fields = {"transfer-encoding": "chunked", "content-type": "application/json", **it.bearer()}
+        head = message("PUT", chat_path(it.chat(), "/info/visitorName"), fields)
+        body = b'14\r\n{"visitorName":"Zoe"}\r\n0\r\nconnection: close\r\n\r\n'
+        await wire.send(head.replace(b"content-length: 0\r\n", b"") + body.replace(b"14", b"15"))
+        response = await wire.response()
+        assert (response.status, response.header("connection")) == (201, "close")
+        assert await wire.until_closed() == b""
+
+
+async def test_only_so_many_requests_wait_and_all_are_answered(tmp_path: Path) -> None:
+    config = EmulatorConfig(app_key=APP_KEY, latency_s=0.05)
+    connections: list[Connection] = []
+    async with world(tmp_path, emulator=config) as it, it.wire() as wire:
+        slow = message("GET", account_path(), it.bearer())
+        refused = [message("GET", f"/{number}", {"x-request-id": f"n{number}"}) for number in range(300)]
+        await wire.send(slow + b"".join(refused))
+        connections += [one for one in gc.get_objects() if isinstance(one, Connection) and one.pipeline]
+        await until(lambda: it.upstream_requests() == 1)
+        connections += [one for one in gc.get_objects() if isinstance(one, Connection) and one.pipeline]
+        assert connections
+        assert all(len(one.pipeline) <= MAX_PIPELINED for one in connections)
+        assert (await wire.response()).status == 200
+        told = [(await wire.response()).header("x-request-id") for _ in refused]
+        assert told == [f"n{number}" for number in range(300)]
+        # And it is read on.
+        await wire.send(slow)
+        assert (await wire.response()).status == 200
+
+
+async def test_a_connection_keeps_nothing_of_what_was_answered(tmp_path: Path) -> None:
+    async with world(tmp_path) as it, it.wire() as wire:
+        body = b'{"visitorName": "%s"}' % (b"x" * 10_000)
+        fields = {"content-type": "application/json", **it.bearer()}
+        await wire.send(message("PUT", chat_path(it.chat(), "/info/visitorName"), fields, body))
+        await wire.response()
+        held = [one for one in gc.get_objects() if isinstance(one, Connection) and one.cycle is not None]
+        assert held
+        assert all(not one.cycle.body and not hasattr(one.cycle, "_head") for one in held)

@@ -34,7 +34,7 @@ from gateway.emulator import Fault, Hang, Reset, UnknownChatError, WrongStateErr
 from gateway.shortcut import ShortCut
 from tests.connections import Peer
 from tests.simulation import EPOCH, Simulation, cache_rule, caching, chat_path
-from tests.virtual import VirtualLoop, virtual
+from tests.virtual import VirtualLoop, simulate, virtual
 
 # -- who asks ------------------------------------------------------------------------------------------------
 
@@ -223,10 +223,11 @@ class Counting(ShortCut):
         self._way = "answer"
         return super().answer(poll)
 
-    def _hit(self, line: bytes, caller: Any, *more: Any) -> bytes | None:
+    def _hit(self, line: bytes, block: Any) -> bytes | None:
+        caller = block.caller
         known = self._passes.get(caller.id + line)
         armed = None if known is None else known.place.armed
-        made = super()._hit(line, caller, *more)
+        made = super()._hit(line, block)
         if made is not None and known is not None and armed is not None:
             told = [self._way, made[9:12].decode(), f"of {caller.grant.client.name}"]
             # Past a refresh that has begun it is armed until the very end.
@@ -796,3 +797,85 @@ async def test_the_bytes_of_a_poll_within_another_message_are_none(before: bytes
     await quiet()
     assert warm.told.total() == cut
     assert warm.peer.text.count(b"HTTP/1.1 ") == 1
+
+
+# -- what has gone wrong once --------------------------------------------------------------------------------
+
+
+def test_what_was_asked_before_a_reload_is_not_remembered_for_after_it() -> None:
+    """The edge made of it what its configuration said by then: here, whose scripts may read the reply."""
+    site = b"https://shop.example"
+
+    async def story() -> None:
+        it = Simulation(latency_s=lambda: 0.3)
+        it.web_config = replace(it.web_config, cors=Cors(frozenset({site}), 600))
+        chat, peer = it.chat(), it.edge.connect()
+        asked = (
+            b"GET %s HTTP/1.1\r\nhost: x\r\nauthorization: Bearer bff\r\naccept: */*\r\norigin: %s\r\n\r\n"
+        )
+        poll = asked % (chat_path(chat, "/info").encode(), site)
+        peer.send(poll)
+        await asyncio.sleep(0.1)
+        it.web_config = replace(it.web_config, cors=Cors(frozenset(), 600))
+        it.adopt(it.state.policies.clients)
+        await asyncio.sleep(0.25)
+        assert b"access-control-allow-origin" in peer.text
+        for _ in range(4):
+            peer.received = []
+            peer.send(poll)
+            await asyncio.sleep(0.01)
+            assert peer.text.startswith(b"HTTP/1.1 200")
+            assert b"access-control-allow-origin" not in peer.text
+        await it.settle()
+
+    simulate(story())
+
+
+def test_a_crash_in_the_short_cut_is_counted_and_costs_nobody_an_answer() -> None:
+    async def story() -> None:
+        warm = Warm()
+        await warm.warmed()
+        assert warm.it.short_cut is not None
+        for held in warm.it.short_cut._passes.held.values():
+            held.value = held.value._replace(lane=None)  # type: ignore[arg-type]
+        reply, is_cut = await warm.poll()
+        assert reply.startswith(b"HTTP/1.1 200")
+        assert not is_cut
+        assert warm.it.metrics.crashes > 0
+        await warm.it.settle()
+
+    simulate(story())
+
+
+def test_the_reply_to_a_miss_is_remembered_too() -> None:
+    async def story() -> None:
+        warm = Warm()
+        assert not (await warm.poll())[1]
+        assert (await warm.poll())[1]
+        await warm.it.settle()
+
+    simulate(story())
+
+
+def test_a_refresh_that_brings_nothing_is_tried_again() -> None:
+    """Its landing disarms, whatever it was: the next poll opens another."""
+
+    async def story() -> None:
+        it = Simulation(policies=caching({"info": cache_rule(4.0)}), latency_s=lambda: 0.05)
+        chat, peer = it.chat(), it.edge.connect()
+        poll = b"GET %s HTTP/1.1\r\nhost: x\r\nauthorization: Bearer bff\r\naccept: */*\r\n\r\n"
+        for _ in range(2):
+            peer.send(poll % chat_path(chat, "/info").encode())
+            await asyncio.sleep(0.1)
+        # The refresh is due 82.5 ms before the end, and takes 50.
+        await asyncio.sleep(3.72)
+        it.emulator.fail(Fault(resource="info", status=418, times=1))
+        asked = it.asked("info")
+        for _ in range(7):
+            peer.send(poll % chat_path(chat, "/info").encode())
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert it.asked("info") == asked + 2
+        await it.settle()
+
+    simulate(story())

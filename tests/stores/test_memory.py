@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from gateway.core.answers import MAX_VIEWS
 from gateway.core.freshness import Contact, Entry
 from gateway.core.messages import Answer, Chat, Key, Representation
 from gateway.core.places import Armed
-from gateway.core.views import Slot, View
+from gateway.core.views import FULL, Slot, View
 from gateway.ports import Store
 from gateway.stores.memory import (
     CONTACTS,
@@ -195,3 +196,44 @@ def test_an_entry_weighs_as_much_as_its_views_may_come_to(clock: HandClock, view
     for number in range(10):
         store.put(key(f"/{number}"), entry(size), "bff")
     assert [number for number in range(10) if store.get(key(f"/{number}"))] == [7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    "learn",
+    [
+        lambda store: store.put(key(), entry(), "bff"),
+        lambda store: store.raise_generation(CHAT),
+        lambda store: store.touch(CHAT, Contact(1000.0)),
+        lambda store: store.disarm(CHAT),
+        lambda store: [store.put(key(str(number)), entry(), "bff") for number in range(10)],
+    ],
+    ids=["another answer", "a write", "a contact", "a landing", "no room"],
+)
+def test_whatever_is_learned_of_a_chat_disarms_its_places(
+    clock: HandClock, learn: Callable[[MemoryStore], object]
+) -> None:
+    store = MemoryStore(5 * ENTRY_OVERHEAD_BYTES, clock)
+    store.put(key(), entry(), "bff")
+    place = store.place(key(), FULL)
+    assert place is not None
+    slot = Slot(200, b"", b"", None)
+    for _ in range(2):
+        store.arm(place, Armed(slot, 1001.0, 1000.0, 1002.0, CHAT))
+    learn(store)
+    assert place.armed is None
+
+
+def test_many_views_cost_each_other_no_place_that_is_armed_and_never_the_wholes(clock: HandClock) -> None:
+    store = MemoryStore(ROOM, clock)
+    store.put(key(), entry(), "bff")
+    views = [FULL, *(View(hide=frozenset({str(number)})) for number in range(MAX_VIEWS))]
+    armed = Armed(Slot(200, b"", b"", None), 1001.0, 1000.0, 1002.0, CHAT)
+    places = [store.place(key(), view) for view in views]
+    assert None not in places
+    for place in (places[0], *places[2:]):
+        assert place is not None
+        store.arm(place, armed)
+    store.place(key(), View(show=frozenset({"state"})))
+    assert store.place(key(), FULL) is places[0]
+    kept = [place.armed is armed for place in places if place is not None]
+    assert kept == [True, False, *[True] * (MAX_VIEWS - 1)]
