@@ -22,7 +22,7 @@ check: $(READY)
 
 # Beside the best that this machine has: see docs/benchmarks.md. Most of an hour; ARGS=--quick takes minutes.
 bench: $(BENCH_READY)
-	$(BIN)/python -m tests.benchmarks $(ARGS)
+	$(BIN)/python -m tests.benchmarks --json build/bench/results.json --plots build/bench $(ARGS)
 
 # Debian starts what it installs as services: they are in nobody's way, but on a benchmark's core.
 bench-deps:

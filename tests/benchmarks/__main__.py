@@ -55,6 +55,8 @@ def main(words: Sequence[str]) -> None:
         "rounds": scale.rounds,
         "workloads": {},
     }
+    if asked.json:
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
     try:
         with ground() as site:
             for name in asked.only:

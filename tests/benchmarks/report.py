@@ -1,6 +1,7 @@
-"""`python -m tests.benchmarks.report results.json`: write the results into docs/benchmarks.md.
+"""`python -m tests.benchmarks.report results.json …`: write the results into docs/benchmarks.md.
 
-Only what stands between the two marks is replaced.
+Several files are results of several runs, one after the other. Only what stands between the two marks is
+replaced.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
-def written(text: str, results: Mapping[str, Any]) -> str:
+def written(text: str, *results: Mapping[str, Any]) -> str:
     """The text with these results between its marks. Raises ValueError where it has no marks."""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"{DOCUMENT.name}: expected one {BEGIN} and one {END}")
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{section(results)}\n{END}{rest.split(END)[1]}"
+    sections = "\n".join(map(section, results))
+    return f"{before}{BEGIN}\n\n{sections}\n{END}{rest.split(END)[1]}"
 
 
 def section(results: Mapping[str, Any]) -> str:
@@ -48,5 +50,5 @@ def machine(results: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    results = json.loads(Path(sys.argv[1]).read_text())
-    DOCUMENT.write_text(written(DOCUMENT.read_text(), results))
+    runs = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+    DOCUMENT.write_text(written(DOCUMENT.read_text(), *runs))
