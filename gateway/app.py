@@ -25,7 +25,6 @@ from gateway.configuration import Configuration, Misconfigured, configure, finge
 from gateway.core.access import Claims, identify
 from gateway.core.errors import Refusal
 from gateway.core.limits import Rate
-from gateway.core.views import FULL
 from gateway.edge.server import Running, bind, listening
 from gateway.edge.web import Cors, Web, WebConfig
 from gateway.exchange import Exchange
@@ -120,22 +119,9 @@ class Gateway:
         )
         self._accounts = self._accounts_of(settings)
         self._state = self._state_of(configuration, 0, self._upstream())
-        store = MemoryStore(settings.cache.max_bytes, clock.now, lambda: self._views)
+        store = MemoryStore(settings.cache.max_bytes, clock.now, lambda: self._state.policies.views)
         limiter = MemoryLimiter(clock.now, clock.wall)
-        self.short_cut = (
-            ShortCut(
-                max_bytes=settings.memory.grants_bytes,
-                state=lambda: self._state,
-                news=self._news,
-                clock=clock,
-                limiter=limiter,
-                store=store,
-                observer=self._observer,
-                new_id=_new_id,
-            )
-            if settings.short_cut
-            else None
-        )
+        self.short_cut = self._short_cut(store, limiter) if settings.short_cut else None
         self.exchange = Exchange(
             state=lambda: self._state,
             clock=clock,
@@ -160,6 +146,18 @@ class Gateway:
             log=self._log,
         )
         self.admin = admin(self._handles(usage))
+
+    def _short_cut(self, store: MemoryStore, limiter: MemoryLimiter) -> ShortCut:
+        return ShortCut(
+            max_bytes=self.at_start.memory.grants_bytes,
+            state=lambda: self._state,
+            news=self._news,
+            clock=self._clock,
+            limiter=limiter,
+            store=store,
+            observer=self._observer,
+            new_id=_new_id,
+        )
 
     def _gauges(self, store: MemoryStore) -> Gauges:
         return Gauges(
@@ -365,7 +363,6 @@ class Gateway:
 
     def _state_of(self, read: Configuration, epoch: int, upstream: Upstream) -> State:
         settings = read.settings
-        self._views = len({client.view for client in read.policies.clients} - {FULL})
         return State(
             read.policies,
             frozenset(settings.accounts),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
-import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from gateway.edge.protocol import Connection, ShortCut, speaking
-from gateway.edge.server import KEEP_ALIVE_S
+from gateway.edge.server import KEEP_ALIVE_S, _listener
 from gateway.edge.web import Web
 
 #: As asyncio has it.
@@ -123,17 +123,8 @@ class Edge:
         protocol = speaking(web, short_cut, web.max_body_bytes)
         self._protocol = protocol
         self._state = ServerState()
-        self._config = uvicorn.Config(
-            web,  # type: ignore[arg-type]  # as in gateway.edge.server: the protocol asks it itself
-            http=protocol,
-            interface="asgi3",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            proxy_headers=False,
-            timeout_keep_alive=keep_alive_s,
-        )
+        self._config = _listener(cast(ASGIApp, web), protocol, drain_s=0).config
+        self._config.timeout_keep_alive = keep_alive_s
 
     def connect(self, address: str = "192.0.2.1") -> Peer:
         """A client's new connection."""

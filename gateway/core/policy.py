@@ -209,7 +209,8 @@ NO_SHAPE = Shape(re.compile("(?!)"), re.compile("(?!)"), ())
 class Policies:
     """All of `policies/`, as one value. `version` tells one reading from another: grants end with theirs.
 
-    `shadows` are clients in `mode: shadow`: what they would decide is told, and changes nothing.
+    `shadows` are clients in `mode: shadow`: what they would decide is told, and changes nothing. `views` is
+    how many views there are besides the whole.
     """
 
     version: int
@@ -218,7 +219,9 @@ class Policies:
     shadows: tuple[Client, ...] = ()
     index: Index = field(init=False, repr=False, compare=False)
     shapes: Mapping[int, Shape] = field(init=False, repr=False, compare=False)
+    views: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "views", len({client.view for client in self.clients} - {FULL}))
         object.__setattr__(self, "index", indexed(self.clients))
         object.__setattr__(self, "shapes", shaped(self.resources))

@@ -35,9 +35,6 @@ class _Share(Generic[K, V]):
         self.newest: _Held[K, V] | None = None
         self.weight = 0
 
-    def taken(self) -> int:
-        return self.weight
-
 
 def _nothing(_: object) -> None:
     """For a value that nobody misses."""
@@ -92,7 +89,7 @@ class Shares(Generic[K, V]):
     def _make_room(self, share: _Share[K, V]) -> None:
         """Let go the oldest of somebody who holds more than his share: of this one, or whoever has most."""
         if share.weight * len(self._shares) <= self._max_bytes:
-            share = max(self._shares.values(), key=_Share.taken)
+            share = max(self._shares.values(), key=lambda other: other.weight)
         if share.newest is not None:
             self.pop(share.newest.after.key)
 
