@@ -30,7 +30,19 @@ class JsonLines(structlog.WriteLogger):
 
     One write and one flush a line: what was logged is out before a crash, and no line is torn. To gather
     lines would save less than half of what one costs, and lose the last ones: those that tell why.
+
+    A line that cannot be written (a full disk, a closed pipe) is lost and counted: no request fails for it.
     """
+
+    lost = 0
+
+    def msg(self, message: str) -> None:
+        try:
+            super().msg(message)
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            self.lost += 1
+
+    log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
 
 
 def logger(

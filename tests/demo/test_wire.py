@@ -16,7 +16,12 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 def over_a_socket(handler: Handler, scenario: Callable[[Client], Awaitable[None]]) -> None:
     """A client and a server that handles each connection so."""
 
+    handling: set[asyncio.Task[None]] = set()
+
     async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        handling.add(task)
         try:
             await handler(reader, writer)
         except asyncio.IncompleteReadError:
@@ -31,6 +36,8 @@ def over_a_socket(handler: Handler, scenario: Callable[[Client], Awaitable[None]
                 await scenario(client)
             finally:
                 client.close()
+            # The loop would cancel who has not noticed yet, and complain of it.
+            await asyncio.gather(*handling)
 
     asyncio.run(run())
 
