@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
+FUZZ_READY := $(VENV)/.fuzz-ready
 
-.PHONY: demo test check bench bench-deps schema lock clean
+.PHONY: demo test check bench bench-deps fuzz soak wheel sbom schema lock clean
 
 demo: $(READY)
 	$(BIN)/chat-gateway demo $(ARGS)
@@ -28,6 +29,24 @@ bench: $(BENCH_READY)
 bench-deps:
 	apt-get install --yes --no-install-recommends nginx libnginx-mod-http-js haproxy varnish wrk
 
+# What `make test` does for seconds, for hours: hostile bytes on the wire, then parsers by coverage.
+FUZZED := paths tokens links policies
+fuzz: $(FUZZ_READY)
+	$(BIN)/python -m tests.hostile --cases 1000000 $(ARGS)
+	set -e; for target in $(FUZZED); do $(BIN)/python -m tests.fuzz $$target --runs 1000000; done
+
+# Ten minutes of everything at once, and what is left of it.
+soak: $(READY)
+	$(BIN)/python -m tests.shows.soak $(ARGS)
+
+# Built twice, in two places; there is one only if both are equal byte for byte.
+wheel: $(READY)
+	$(BIN)/python -m tests.supply.wheel dist
+
+# What an installation consists of. Its date is that of the last commit, where there are commits.
+sbom: $(READY)
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null)} $(BIN)/python -m tests.supply.sbom build/sbom.json
+
 schema: $(READY)
 	$(BIN)/python -m gateway.config.schema policies/schema
 
@@ -38,6 +57,7 @@ lock: $(READY)
 	$(LOCK) --output-file requirements.txt pyproject.toml
 	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 	$(LOCK) --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt pyproject.toml
+	$(LOCK) --extra fuzz --constraint requirements-dev.txt --output-file requirements-fuzz.txt pyproject.toml
 
 # Asked first, or pip would refuse in words of its own. Even Python 2 must be able to read it.
 IS_NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or sys.exit( \
@@ -52,6 +72,10 @@ $(READY): requirements-dev.txt pyproject.toml
 
 $(BENCH_READY): $(READY) requirements-bench.txt
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-bench.txt
+	touch $@
+
+$(FUZZ_READY): $(READY) requirements-fuzz.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-fuzz.txt
 	touch $@
 
 clean:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -19,12 +20,15 @@ from urllib.parse import urlsplit
 
 from structlog.typing import FilteringBoundLogger
 
+from gateway import overload
 from gateway.admin.web import Access, Handles, admin
-from gateway.config.settings import Settings, needs_restart
+from gateway.config.settings import Edge as EdgeSettings
+from gateway.config.settings import Settings, Tls, needs_restart, server_context
 from gateway.configuration import Configuration, Misconfigured, configure, fingerprint
 from gateway.core.access import Claims, identify
 from gateway.core.errors import Refusal
 from gateway.core.limits import Rate
+from gateway.edge import protocol as edge
 from gateway.edge.server import Running, bind, listening
 from gateway.edge.web import Cors, Web, WebConfig
 from gateway.exchange import Exchange
@@ -33,19 +37,20 @@ from gateway.identity.records import RevocationsError
 from gateway.identity.revocations import Revocations
 from gateway.identity.tokens import Verifier
 from gateway.keysources import KeySources, Sources
-from gateway.observe.logs import adopt, logger
-from gateway.observe.metrics import Gauges, Metrics, Reloads
+from gateway.observe.logs import adopt, logger, lost_lines
+from gateway.observe.metrics import Gauges, Load, Metrics, Reloads
 from gateway.observe.observer import NOBODY, Observer
 from gateway.observe.usage import Usage
 from gateway.operate import Operations, Reloaded
+from gateway.overload import Overload
 from gateway.ports import Clock, State, Upstream
 from gateway.shortcut import News, ShortCut
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
 from gateway.upstream.accounts import Account, Accounts, Discovery
 from gateway.upstream.budget import Budget, Pace
-from gateway.upstream.protection import Protection
-from gateway.upstream.session import Session
+from gateway.upstream.protection import Breaker, Protection
+from gateway.upstream.session import Session, trusted
 from gateway.upstream.transport import Bounds, HttpUpstream, fetcher
 
 #: How long an idle connection to the upstream is kept; shorter than what servers usually allow.
@@ -53,6 +58,8 @@ UPSTREAM_IDLE_S = 15.0
 #: Files that stay the same for so long are not being written; and how often that is waited for.
 REST_S = 0.05
 REST_LOOKS = 20
+#: Besides policies, what makes another configuration if it differs.
+_COMPARED = ("settings", "admin_token", "authorities", "certificates")
 
 
 class SystemClock:
@@ -82,6 +89,8 @@ class Gateway:
         self.at_start = settings
         self.metrics = Metrics()
         self.ready = False
+        #: How many connections clients have open; known once it listens.
+        self.connections: Callable[[], int] = int
         self._configuration = configuration
         self._path = path
         self._environ = environ
@@ -94,12 +103,13 @@ class Gateway:
         self._unfit_revocations: tuple[str, ...] = ()
         self._seen: bytes | None = None
         self._reloading = asyncio.Lock()
-        self._looking: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._bounds = Bounds(settings.upstream.deadline_ms / 1000, settings.upstream.max_answer_bytes)
         self.transport = _transport(settings)
-        self.budget = Budget(self._pace, clock.now)
+        self.budget = Budget(self._pace, clock.now, random.random)
         self._app_keys = dict(configuration.app_keys)
         self._news = News()
+        self._clock_jumps = 0
         self.revocations = _revocations(settings, clock, self._news.tell)
         self._protection = Protection(clock.now, lambda: self.settings.upstream.max_pause_ms / 1000)
         self._key_sources = KeySources(
@@ -121,6 +131,7 @@ class Gateway:
         self._state = self._state_of(configuration, 0, self._upstream())
         store = MemoryStore(settings.cache.max_bytes, clock.now, lambda: self._state.policies.views)
         limiter = MemoryLimiter(clock.now, clock.wall)
+        self.overload = Overload(self._overload_bounds, clock.now, random.random)
         self.short_cut = self._short_cut(store, limiter) if settings.short_cut else None
         self.exchange = Exchange(
             state=lambda: self._state,
@@ -130,10 +141,13 @@ class Gateway:
             limiter=limiter,
             budget=self.budget,
             protection=self._protection,
+            overload=self.overload,
             observer=self._observer,
             short_cut=self.short_cut,
         )
         self.metrics.gauges = self._gauges(store)
+        #: The clients' listener's, and the private one's. What is loaded into them is shown from then on.
+        self.tls = _context(settings.tls), _context(settings.admin_tls)
         self._web_config = _web_config(settings)
         self.web = Web(self.exchange, lambda: self._web_config, _new_id, clock.wall)
         self.operations = Operations(
@@ -167,6 +181,19 @@ class Gateway:
             budgets=self.budget.state,
             revocations=self.revocations.count,
             kept=lambda: self._kept(store),
+            breakers=lambda: {
+                account: state is not Breaker.CLOSED for account, state in self._protection.state().items()
+            },
+            load=self._load,
+        )
+
+    def _load(self) -> Load:
+        return Load(
+            self.connections(),
+            self.overload.requests,
+            self.overload.lag_s,
+            lost_lines(self._log),
+            self._clock_jumps,
         )
 
     def _kept(self, store: MemoryStore) -> Mapping[str, tuple[int, int]]:
@@ -215,6 +242,10 @@ class Gateway:
             said.wait_ms / 1000,
             said.reserve_percent / 100,
         )
+
+    def _overload_bounds(self) -> overload.Bounds:
+        said = self.settings.overload
+        return overload.Bounds(said.max_requests, said.lag_ms / 1000)
 
     def _failed_tokens(self) -> Rate:
         said = self.settings.failed_tokens
@@ -305,11 +336,21 @@ class Gateway:
             settings = read.settings
             if is_whole:
                 sources = self._key_sources.prepare(read)
+                authorities = await self._authorities(read)
                 await self._key_sources.warm(sources)
                 self._seen = seen
+                if authorities is not None:
+                    self.transport.trust(authorities)
                 return self._adopt(read, sources)
         self._refused(("the files: expected them to stay while they are read, got changes",))
         return False
+
+    async def _authorities(self, read: Configuration) -> ssl.SSLContext | None:
+        """Who vouches for the upstream from now on; None if that has not changed."""
+        if read.authorities == self._configuration.authorities:
+            return None
+        # To read certificates takes a while.
+        return await asyncio.to_thread(trusted, read.settings.upstream.ca_file)
 
     def _refused(self, mistakes: tuple[str, ...]) -> None:
         if mistakes != self._mistakes:
@@ -327,7 +368,9 @@ class Gateway:
             keys_changed |= self._app_keys.setdefault(account, app_keys).adopt(app_keys)
         self._verifier.trust(sources.issuers)
         policies = replace(read.policies, version=version)
-        same = (read.settings, policies, read.admin_token) == (old.settings, old.policies, old.admin_token)
+        same = policies == old.policies and all(
+            getattr(read, name) == getattr(old, name) for name in _COMPARED
+        )
         if not same:
             policies = replace(policies, version=version + 1)
             read = replace(read, policies=policies)
@@ -342,8 +385,22 @@ class Gateway:
             self._state = self._state_of(read, self._state.epoch + moved, upstream)
             self._web_config = _web_config(read.settings)
         self._news.tell()
+        self._show_certificates()
         self._adopted(read, changed=keys_changed or not same)
         return keys_changed or not same
+
+    def _show_certificates(self) -> None:
+        """Which files they are in was settled at the start."""
+        at_start = self.at_start
+        for context, said in zip(self.tls, (at_start.tls, at_start.admin_tls), strict=True):
+            if context is None or said is None:
+                continue
+            try:
+                # What is half loaded would be half in force.
+                server_context(said.certificate_file, said.key_file)
+                context.load_cert_chain(said.certificate_file, said.key_file, password="")
+            except (OSError, ValueError):
+                self._log.error("certificate refused", file=str(said.certificate_file))
 
     def _adopted(self, read: Configuration, *, changed: bool) -> None:
         if changed or self._reloads.failed:
@@ -370,6 +427,8 @@ class Gateway:
             settings.upstream.stale_after_ms / 1000,
             upstream,
             self.revocations.is_client_revoked,
+            settings.max_body_bytes,
+            settings.upstream.refuse_other_session_key,
             epoch,
         )
 
@@ -421,12 +480,19 @@ class Gateway:
         for notice in self.revocations.notices:
             self._log.warning("revocations", notice=notice)
         await self._key_sources.warm(self._sources)
-        self._looking = asyncio.create_task(self.keep_looking())
+        watching = self.overload.watch(self._clock.wall, self._clock_set)
+        self._watching = [asyncio.create_task(self.keep_looking()), asyncio.create_task(watching)]
+
+    def _clock_set(self, seconds: float) -> None:
+        """Whether a token has expired, and what is revoked, is another question now."""
+        self._clock_jumps += 1
+        self._log.warning("clock set", seconds=round(seconds, 1))
+        self._news.tell()
 
     async def end(self) -> None:
         """Leave nothing behind."""
-        if self._looking is not None:
-            self._looking.cancel()
+        for task in self._watching:
+            task.cancel()
         await self._key_sources.close()
         await self.transport.aclose()
 
@@ -436,7 +502,8 @@ class Gateway:
 
 
 def _transport(settings: Settings) -> Session:
-    return Session(settings.upstream.max_connections, UPSTREAM_IDLE_S)
+    said = settings.upstream
+    return Session(said.max_connections, UPSTREAM_IDLE_S, said.proxy, trusted(said.ca_file))
 
 
 def _new_id() -> str:
@@ -488,6 +555,8 @@ async def running(gateway: Gateway) -> AsyncIterator[Running]:
                 (gateway.admin, private),
                 settings.drain_s,
                 gateway.drain,
+                bounds=_bounds(settings.edge),
+                tls=gateway.tls,
             )
             async with listeners as addresses:
                 gateway.ready = True
@@ -499,11 +568,32 @@ async def running(gateway: Gateway) -> AsyncIterator[Running]:
             await gateway.end()
 
 
+def _bounds(said: EdgeSettings) -> edge.Bounds:
+    return edge.Bounds(
+        said.max_head_bytes,
+        said.max_fields,
+        said.max_target_bytes,
+        said.head_ms / 1000,
+        said.body_ms / 1000,
+        said.idle_ms / 1000,
+        said.send_ms / 1000,
+        said.max_connections,
+        said.max_connections_per_peer,
+    )
+
+
+def _context(said: Tls | None) -> ssl.SSLContext | None:
+    try:
+        return None if said is None else server_context(said.certificate_file, said.key_file)
+    except (OSError, ValueError) as error:
+        # They were fit a moment ago.
+        raise Misconfigured((f"{error}",)) from None
+
+
 def _web_config(settings: Settings) -> WebConfig:
     origins = frozenset(origin.encode() for origin in settings.cors.origins)
     return WebConfig(
         urlsplit(settings.public_url).path.encode(),
         Cors(origins, settings.cors.max_age_s),
-        settings.max_body_bytes,
         settings.trusted_proxies,
     )

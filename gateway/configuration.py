@@ -14,7 +14,7 @@ from typing import Literal
 
 from gateway.config.load import Loaded, load
 from gateway.config.mistakes import Mistake, tidy
-from gateway.config.settings import Account, Settings
+from gateway.config.settings import Account, Settings, Tls
 from gateway.core.policy import Policies
 from gateway.identity.keysets import KeyFile, KeySetError
 from gateway.identity.records import faults_in_file, faults_in_journal
@@ -26,7 +26,8 @@ class Configuration:
     """What a gateway is made of.
 
     `key_files` has the keys of each issuer that has them in a file, by its name; `app_keys` those of each
-    account. `warnings` are for the operator to see.
+    account. `authorities` are the certificates of those who vouch for the upstream, in PEM, None for the
+    system's; `certificates` those that the listeners show. `warnings` are for the operator to see.
     """
 
     settings: Settings
@@ -34,6 +35,8 @@ class Configuration:
     key_files: Mapping[str, KeyFile]
     app_keys: Mapping[str, AppKeys]
     admin_token: bytes | None = field(repr=False, default=None)
+    authorities: bytes | None = field(repr=False, default=None)
+    certificates: tuple[bytes, ...] = field(repr=False, default=())
     warnings: tuple[str, ...] = ()
 
 
@@ -63,10 +66,15 @@ def configure(path: Path, environ: Mapping[str, str], *, starting: bool = False)
     try:
         app_keys = {name: AppKeys(_key_files(said)) for name, said in settings.accounts.items()}
         admin_token = _admin_token(settings.admin.token_file)
+        ca_file = settings.upstream.ca_file
+        authorities = None if ca_file is None else ca_file.read_bytes()
+        certificates = tuple(tls.certificate_file.read_bytes() for tls in _listeners_tls(settings))
     except (OSError, ValueError) as error:
         # They were there a moment ago.
         raise Misconfigured((str(error),)) from None
-    return Configuration(settings, loaded.policies, key_files, app_keys, admin_token, lines)
+    return Configuration(
+        settings, loaded.policies, key_files, app_keys, admin_token, authorities, certificates, lines
+    )
 
 
 def _read_keys(loaded: Loaded) -> tuple[dict[str, KeyFile], list[Mistake]]:
@@ -144,8 +152,13 @@ def _named(settings: Settings) -> Iterator[Path]:
         yield from _key_files(account)
     for issuer in settings.issuers:
         yield from filter(None, (issuer.jwks, issuer.secret_file, issuer.ca_file))
-    if settings.admin.token_file is not None:
-        yield settings.admin.token_file
+    for tls in _listeners_tls(settings):
+        yield from (tls.certificate_file, tls.key_file)
+    yield from filter(None, (settings.upstream.ca_file, settings.admin.token_file))
+
+
+def _listeners_tls(settings: Settings) -> Iterator[Tls]:
+    return (tls for tls in (settings.tls, settings.admin_tls) if tls is not None)
 
 
 def _content(file: Path) -> bytes:

@@ -46,6 +46,7 @@ from gateway.core.freshness import (
 from gateway.core.headers import body_representation, dress
 from gateway.core.judgement import Granted, Judged, Refused, judge
 from gateway.core.limits import UNCOUNTED, Standing
+from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Key, Representation, UpstreamRequest
 from gateway.core.paths import Target
 from gateway.core.places import Armed
@@ -59,6 +60,7 @@ from gateway.ports import (
     Clock,
     Limiter,
     Observer,
+    Overload,
     Protection,
     ShortCut,
     State,
@@ -71,8 +73,6 @@ T = TypeVar("T")
 
 DRAINED = Failed(Reason.DRAINING)
 CRASHED = Failed(Reason.CRASHED)
-#: For a waiter whose patience ended before its flight's turn.
-BUSY = Failed(Reason.UPSTREAM_BUSY, retry_after_s=1.0)
 #: While a request waited for its turn, its grant ended or the upstream changed: it is judged again.
 MOVED = Failed(Reason.UPSTREAM_UNREACHABLE)
 #: A write and a forwarded read are nobody else's: their answers belong to no generation.
@@ -96,6 +96,7 @@ class Exchange:
         limiter: Limiter,
         budget: Budget[Any],
         protection: Protection,
+        overload: Overload,
         observer: Observer,
         short_cut: ShortCut | None = None,
     ) -> None:
@@ -106,6 +107,7 @@ class Exchange:
         self.limiter = limiter
         self._budget = budget
         self.protection = protection
+        self._overload = overload
         self._observer = observer
         self._short_cut = short_cut
         self._round_trips_s: dict[str, float] = {}
@@ -115,9 +117,16 @@ class Exchange:
     async def answer(self, request: Request) -> Reply:
         """The whole road."""
         began = self.clock.now()
+        refusal = self._overload.refuses(None)
+        if refusal is not None:
+            return self.refuse(request, refusal)
         # What the edge made of the request, it made under these.
         version = self._state().policies.version
-        trip = await self._guarded(lambda: self._travel(request), Trip(CRASHED))
+        self._overload.enter()
+        try:
+            trip = await self._guarded(lambda: self._travel(request), Trip(CRASHED))
+        finally:
+            self._overload.leave()
         made = self._reply(request, trip, began)
         if request.poll is not None and self._short_cut is not None:
             try:
@@ -166,6 +175,10 @@ class Exchange:
 
     async def _travel(self, request: Request) -> Trip:
         judged = await self.judge(request)
+        client = judged.client
+        full = None if client is None else self._overload.refuses(client.priority)
+        if client is not None and full is not None:
+            return Refused(replace(full, client=client.name), client, judged.target).trip()
         if not judged.shadows:
             return await self._charged(judged, request)
         entered: list[tuple[Client, str | None]] = []
@@ -252,7 +265,7 @@ class Exchange:
             if is_it and result is not MOVED:
                 return judged.trip(result)
             granted = judged
-        return granted.trip(BUSY)
+        return granted.trip(self._budget.busy(granted.target.account))
 
     async def _deliver(self, granted: Granted) -> Result:
         target, client = granted.target, granted.client
@@ -336,7 +349,7 @@ class Exchange:
         if landed is None:
             patience_s = self._budget.patience_s(target.account) - (self.clock.now() - began)
             if not await _boarded(flying, patience_s):
-                return BUSY
+                return self._budget.busy(target.account)
             landed = await landing(flying.task)
         if isinstance(landed, Entry):
             return Delivered(landed, How.MISS if flying.opened else How.COLLAPSED, opened=flying.opened)
@@ -378,21 +391,21 @@ class Exchange:
     async def _fetch(self, target: Target, generation: Generation, client: Client) -> Entry | Failed:
         if self._state().epoch != generation[0]:
             return MOVED
-        # While it waited for its turn, the account may have been told to pause.
-        hold = self.protection.hold(target.account, None)
-        if hold is not None:
-            return hold
         # Look again: between this request's look and its flight another flight may have landed.
         sent_at = self.clock.now()
         match plan(self._store.get(target.key), generation, self._contact(target), None, sent_at):
             case Serve(entry, refresh=False):
                 return entry
+        # While it waited for its turn, the account may have been told to pause.
+        hold = self.protection.admit(target.account)
+        if hold is not None:
+            return hold
         heard = await self._ask(target, dress(target), sent_at, client)
         if isinstance(heard, Failed):
             # Asked before a write: it says nothing of what was asked since.
             key = target.key if self._generation(target) == generation else None
             return self._failed(target, key, heard)
-        self.protection.succeeded(target.key)
+        self.protection.succeeded(target.account, target.key)
         return self._keep(target, generation, sent_at, heard, client)
 
     # -- 8 to 11: ask, and keep what was heard --------------------------------------------------------
@@ -409,13 +422,17 @@ class Exchange:
             self._round_trips_s[target.account] = smoothed(previous_s, round_trip_s)
         # Links are written as they are to be now, also where the address changed meanwhile.
         links = self._state().upstream.links.after(asked_under)
-        heard = answer if isinstance(answer, Failed) else undress(target, answer, links)
+        heard = answer if isinstance(answer, Failed) else self._undressed(target, answer, links)
         self._observer.asked(target, heard, client.name)
         if isinstance(heard, Undressed) and target.chat is not None:
             known = learned(self._contact(target), heard.verdict, heard.facts, sent_at)
             if known is not None:
                 self._store.touch(target.chat, known)
         return heard
+
+    def _undressed(self, target: Target, answer: Answer, links: LinkMap) -> Undressed | Failed:
+        refused = self._state().refuse_other_session_key
+        return undress(target, answer, links, refuse_other_session_key=refused)
 
     def _failed(self, target: Target, key: Key | None, failed: Failed) -> Failed:
         told = self.protection.failed(target.account, key, failed)
@@ -440,7 +457,7 @@ class Exchange:
 
     async def _write(self, granted: Granted, request: Request) -> Trip:
         """A write: once sent it is carried through, and its answer is its writer's own."""
-        body = await whole_body(request)
+        body = await self.whole_body(granted.target, request)
         if isinstance(body, Refusal):
             return granted.trip(body)
         for _ in range(MAX_MOVES):
@@ -455,7 +472,13 @@ class Exchange:
             result = await self._alone(granted, said, How.WRITE)
             if result is not MOVED:
                 return await self._written(granted, request, result)
-        return granted.trip(BUSY)
+        return granted.trip(self._budget.busy(granted.target.account))
+
+    async def whole_body(self, target: Target, request: Request) -> tuple[bytes, Representation] | Refusal:
+        """The body of a write and what it is, well-formed; or why it goes no further."""
+        bound, most = target.resource.max_body_bytes, self._state().max_body_bytes
+        body = await request.body(most if bound is None else min(bound, most))
+        return body if isinstance(body, Refusal) else document_of(body, request)
 
     async def _written(self, granted: Granted, request: Request, result: Result) -> Trip:
         """What a writer hears who has waited: how it went, and of the chat what he may see by now."""
@@ -496,7 +519,7 @@ class Exchange:
             self._budget.leave(ticket)
 
     async def _carry(self, target: Target, request: UpstreamRequest, client: Client) -> Entry | Failed:
-        hold = self.protection.hold(target.account, None)
+        hold = self.protection.admit(target.account)
         if hold is not None:
             return hold
         sent_at = self.clock.now()
@@ -509,6 +532,7 @@ class Exchange:
                 self._store.raise_generation(target.chat)
         if isinstance(heard, Failed):
             return self._failed(target, None, heard)
+        self.protection.succeeded(target.account, None)
         return keep_nothing(heard.answer, OWN, sent_at)
 
     # -- what is known of a chat -----------------------------------------------------------------------
@@ -556,11 +580,8 @@ def bare(entry: Entry) -> Entry:
     return keep_nothing(Answer(entry.answer.status, (), b""), OWN, entry.sent_at)
 
 
-async def whole_body(request: Request) -> tuple[bytes, Representation] | Refusal:
-    """The body of a write and what it is, well-formed; or why it goes no further."""
-    body = await request.body()
-    if isinstance(body, Refusal):
-        return body
+def document_of(body: bytes, request: Request) -> tuple[bytes, Representation] | Refusal:
+    """A body and what it is, well-formed; or why it goes no further."""
     body_is = body_representation(request.fields)
     if body_is is None:
         return Refusal(Reason.UNSUPPORTED_MEDIA_TYPE)

@@ -28,7 +28,7 @@ from gateway.core.paths import Target
 from gateway.core.replies import How
 from gateway.core.requests import Request
 from gateway.core.views import FULL, View
-from gateway.exchange import Exchange, dressed, too_often, whole_body
+from gateway.exchange import Exchange, dressed, too_often
 
 Steps = tuple[tuple[str, str], ...]
 
@@ -135,7 +135,7 @@ class _Ending:
 async def _ending(exchange: Exchange, granted: Granted, request: Request) -> _Ending:
     if granted.target.is_read:
         return _read(exchange, granted)
-    body = await whole_body(request)
+    body = await exchange.whole_body(granted.target, request)
     sent = body if isinstance(body, Refusal) else dressed(granted, *body, request.visitor)
     if isinstance(sent, Refusal):
         return _Ending(sent)

@@ -80,7 +80,7 @@ class KeySources:
             row.issuer,
             row.jwks_url,
             frozenset(row.algorithms),
-            Fetcher(row.ca_file, row.bearer_token_file),
+            Fetcher(row.ca_file, row.bearer_token_file, proxy=row.proxy),
             now=self._now,
             random=self._random,
             tell=tell,

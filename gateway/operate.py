@@ -117,10 +117,9 @@ class Operations:
         if isinstance(fields, Refusal):
             return fields
         raw = _utf8(body)
-        received = Refusal(Reason.BODY_TOO_LARGE) if len(raw) > self.settings().max_body_bytes else raw
 
-        async def whole_body() -> bytes | Refusal:
-            return received
+        async def whole_body(max_bytes: int) -> bytes | Refusal:
+            return Refusal(Reason.BODY_TOO_LARGE) if len(raw) > max_bytes else raw
 
         # As from a client that no proxy stands before.
         _, visitor = peer_and_visitor("", fields.get(b"x-forwarded-for"), ())

@@ -16,7 +16,7 @@ from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Chat, Key, Representation, UpstreamRequest
 from gateway.core.paths import Target
 from gateway.core.places import Armed, Place
-from gateway.core.policy import Client, Policies
+from gateway.core.policy import Client, Policies, Priority
 from gateway.core.replies import Reply, Trip
 from gateway.core.requests import Request
 from gateway.core.views import View
@@ -104,17 +104,30 @@ class Budget(Protocol[K]):
 
     def ticket(self, account: str, client: Client, dies_at: float) -> K: ...
     def patience_s(self, account: str) -> float: ...
+    def busy(self, account: str) -> Failed: ...
     async def enter(self, ticket: K) -> Failed | None: ...
     def leave(self, ticket: K) -> None: ...
     def slow_down(self, account: str, until: float) -> None: ...
 
 
 class Protection(Protocol):
-    """Which failures are remembered, so that a sick upstream is not asked at every request."""
+    """Which failures are remembered, so that a sick upstream is not asked at every request.
+
+    `admit` is asked right before a request is sent: where one may probe, it is that one.
+    """
 
     def hold(self, account: str, key: Key | None) -> Failed | None: ...
+    def admit(self, account: str) -> Failed | None: ...
     def failed(self, account: str, key: Key | None, failed: Failed) -> Failed: ...
-    def succeeded(self, key: Key) -> None: ...
+    def succeeded(self, account: str, key: Key | None) -> None: ...
+
+
+class Overload(Protocol):
+    """Whether there is room for one more request; without a priority, for anybody's."""
+
+    def refuses(self, priority: Priority | None) -> Refusal | None: ...
+    def enter(self) -> None: ...
+    def leave(self) -> None: ...
 
 
 class Hits(Protocol):
@@ -154,4 +167,6 @@ class State:
     stale_after_s: float
     upstream: Upstream
     is_revoked: Callable[[str], bool]
+    max_body_bytes: int
+    refuse_other_session_key: bool = False
     epoch: int = 0

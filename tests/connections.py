@@ -12,8 +12,8 @@ from typing import Any, cast
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
-from gateway.edge.protocol import Connection, ShortCut, speaking
-from gateway.edge.server import KEEP_ALIVE_S, _listener
+from gateway.edge.protocol import Bounds, Connection, ShortCut, speaking
+from gateway.edge.server import DEFAULT_BOUNDS, _listener
 from gateway.edge.web import Web
 
 #: As asyncio has it.
@@ -23,13 +23,16 @@ HIGH_WATER_BYTES = 64 * 1024
 class Peer(asyncio.Transport):
     """One connection, seen from its client; for the edge it is the transport.
 
-    `received` has what the client read: (when, by the loop's time, what), piece by piece. `closed_at` is when
-    the connection ended, and what was not read by then never is.
+    `received` has what the client read: (when, by the loop's time, what), piece by piece. `eof_at` is when it
+    heard that nothing more comes; then it hangs up, unless it is `stubborn`. `closed_at` is when the
+    connection ended, and what was not read by then never is.
     """
 
-    def __init__(self, connection: Connection, address: str) -> None:
+    def __init__(self, connection: Connection, address: str, *, stubborn: bool = False) -> None:
         super().__init__({"peername": (address, 40_000), "sockname": ("192.0.2.254", 80)})
         self.received: list[tuple[float, bytes]] = []
+        self.stubborn = stubborn
+        self.eof_at: float | None = None
         self.closed_at: float | None = None
         self.unread = bytearray()
         self._connection = connection
@@ -37,7 +40,9 @@ class Peer(asyncio.Transport):
         self._reads = True
         self._is_closing = False
         self._is_paused = False
-        self._on_the_way: deque[bytes] = deque()
+        #: None is the end.
+        self._on_the_way: deque[bytes | None] = deque()
+        self._is_ended = False
         connection.connection_made(self)
 
     @property
@@ -52,8 +57,22 @@ class Peer(asyncio.Transport):
         self._on_the_way.append(data)
         self._arrive()
 
+    def no_more(self) -> None:
+        """Say that nothing more will be sent, and go on reading."""
+        self._on_the_way.append(None)
+        self._arrive()
+
+    def arrive_late(self, data: bytes) -> None:
+        """Have something arrive as it does when the connection is closed already."""
+        self._connection.data_received(data)
+
     def stop_reading(self) -> None:
         self._reads = False
+
+    def take(self, size: int) -> None:
+        """Read so many bytes of what has piled up, and no more."""
+        self._read(bytes(self.unread[:size]))
+        del self.unread[:size]
 
     def read_on(self) -> None:
         """Read all that has piled up, and what comes."""
@@ -63,8 +82,10 @@ class Peer(asyncio.Transport):
             self.unread.clear()
             if self._is_closing:
                 self._end()
-            else:
-                self._connection.resume_writing()
+                return
+            self._connection.resume_writing()
+            if self._is_ended:
+                self._hear_the_end()
 
     def hang_up(self) -> None:
         """Leave at once, with whatever is unread."""
@@ -92,7 +113,26 @@ class Peer(asyncio.Transport):
             self._end()
 
     def abort(self) -> None:
-        self.hang_up()
+        self.unread.clear()
+        if self._is_closing and self.closed_at is None:
+            self._end()
+        self.close()
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self._is_ended = True
+        if not self.unread:
+            self._hear_the_end()
+
+    def _hear_the_end(self) -> None:
+        self.eof_at = self._loop.time()
+        if not self.stubborn:
+            self.no_more()
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.unread)
 
     def is_closing(self) -> bool:
         return self._is_closing
@@ -106,7 +146,11 @@ class Peer(asyncio.Transport):
 
     def _arrive(self) -> None:
         while self._on_the_way and not self._is_paused and not self._is_closing:
-            self._connection.data_received(self._on_the_way.popleft())
+            data = self._on_the_way.popleft()
+            if data is not None:
+                self._connection.data_received(data)
+            elif not self._connection.eof_received():
+                self.close()
 
     def _read(self, data: bytes) -> None:
         self.received.append((self._loop.time(), data))
@@ -119,17 +163,15 @@ class Peer(asyncio.Transport):
 class Edge:
     """What uvicorn makes of a site and a short cut, without a socket to listen on."""
 
-    def __init__(self, web: Web, short_cut: ShortCut | None, keep_alive_s: int = KEEP_ALIVE_S) -> None:
-        protocol = speaking(web, short_cut, web.max_body_bytes)
-        self._protocol = protocol
+    def __init__(self, web: Web, short_cut: ShortCut | None, bounds: Bounds = DEFAULT_BOUNDS) -> None:
+        self.protocol = speaking(web, short_cut, bounds, web.is_trusted)
         self._state = ServerState()
-        self._config = _listener(cast(ASGIApp, web), protocol, drain_s=0).config
-        self._config.timeout_keep_alive = keep_alive_s
+        self._config = _listener(cast(ASGIApp, web), self.protocol, drain_s=0, bounds=bounds).config
 
-    def connect(self, address: str = "192.0.2.1") -> Peer:
+    def connect(self, address: str = "192.0.2.1", *, stubborn: bool = False) -> Peer:
         """A client's new connection."""
         loop = asyncio.get_running_loop()
-        return Peer(self._protocol(self._config, self._state, {}, loop), address)
+        return Peer(self.protocol(self._config, self._state, {}, loop), address, stubborn=stubborn)
 
     def shut_down(self) -> None:
         """What uvicorn does with open connections when it is told to end."""

@@ -43,6 +43,7 @@ from gateway.observe.logs import logger
 from gateway.observe.metrics import Metrics
 from gateway.observe.observer import Observer
 from gateway.observe.usage import Usage
+from gateway.overload import Bounds, Overload
 from gateway.ports import State
 from gateway.shortcut import News, ShortCut
 from gateway.stores.limits import MemoryLimiter
@@ -215,6 +216,7 @@ class Simulation:
             STALE_AFTER_S,
             self.upstream,
             self.revoked_clients.__contains__,
+            1_000_000,
         )
         self.news = News()
         self._ids = itertools.count()
@@ -237,10 +239,11 @@ class Simulation:
             limiter=self.limiter,
             budget=self.budget,
             protection=Protection(self.clock.now, lambda: MAX_PAUSE_S),
+            overload=Overload(Bounds, self.clock.now, lambda: 0.0),
             observer=observer,
             short_cut=self.short_cut,
         )
-        self.web_config = WebConfig(b"", Cors(frozenset(), 600), 1_000_000)
+        self.web_config = WebConfig(b"", Cors(frozenset(), 600))
         self.web = Web(self.exchange, lambda: self.web_config, self._new_id, self.clock.wall)
         self.edge = Edge(self.web, self.short_cut)
 
@@ -260,7 +263,7 @@ class Simulation:
         """One request; `fields` are header fields, with underscores for dashes."""
         named = {name.replace("_", "-").encode(): value.encode() for name, value in fields.items()}
 
-        async def read() -> bytes:
+        async def read(_: int) -> bytes:
             return body
 
         named.setdefault(b"authorization", f"Bearer {subject}".encode())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
+from pathlib import Path
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 16_777_216
@@ -14,14 +16,21 @@ class CallFailed(Exception):
 
 
 def call(
-    address: tuple[str, int], token: str | None, method: str, path: str, said: object = None
+    address: tuple[str, int],
+    token: str | None,
+    method: str,
+    path: str,
+    said: object = None,
+    *,
+    certificate_file: Path | None = None,
 ) -> tuple[int, object]:
     """The status and the JSON of an answer. `said` is sent as JSON, unless it is None.
 
-    Raises CallFailed. No silence may last longer than `TIMEOUT_S`.
+    With a `certificate_file` over TLS, and only to who shows that certificate. Raises CallFailed. No silence
+    may last longer than `TIMEOUT_S`.
     """
     where = _where(address)
-    connection = http.client.HTTPConnection(*address, timeout=TIMEOUT_S)
+    connection = _connection(address, certificate_file)
     try:
         connection.request(method, path, _body(said), _fields(token))
         # A response that ends with its connection outlives it, unless it is closed.
@@ -29,6 +38,8 @@ def call(
             body = response.read(MAX_ANSWER_BYTES + 1)
     except TimeoutError:
         raise CallFailed(f"{where} did not answer within {TIMEOUT_S:g} s") from None
+    except ssl.SSLError:
+        raise CallFailed(f"{where} does not show the certificate of admin_tls.certificate_file") from None
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise CallFailed(f"cannot reach the private listener at {where}: {why}") from None
@@ -40,6 +51,19 @@ def call(
     if len(body) > MAX_ANSWER_BYTES:
         raise CallFailed(f"expected at most {MAX_ANSWER_BYTES} bytes from {where}, got more")
     return response.status, _parsed(body, where)
+
+
+def _connection(address: tuple[str, int], certificate_file: Path | None) -> http.client.HTTPConnection:
+    if certificate_file is None:
+        return http.client.HTTPConnection(*address, timeout=TIMEOUT_S)
+    try:
+        context = ssl.create_default_context(cafile=certificate_file)
+    except OSError as error:
+        raise CallFailed(f"{certificate_file}: {error.strerror or 'no certificates'}") from None
+    # It is called by an address, and its very certificate is at hand: what name is in it tells nothing more.
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return http.client.HTTPSConnection(*address, timeout=TIMEOUT_S, context=context)
 
 
 def _where(address: tuple[str, int]) -> str:

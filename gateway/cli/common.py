@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -14,8 +15,12 @@ ConfigOption = Annotated[Path, typer.Option("--config", help="Path of gateway.ya
 
 
 def fail(message: object) -> NoReturn:
-    """End with a sentence on standard error."""
-    typer.echo(message, err=True)
+    """End with a sentence on standard error, or without one if that takes none."""
+    try:
+        typer.echo(message, err=True)
+    except OSError:
+        # Python would try again at the exit, and end with a code of its own.
+        sys.stderr = None  # as where it is closed from the start
     raise typer.Exit(1)
 
 

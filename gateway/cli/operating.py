@@ -266,8 +266,10 @@ def _asked(config: Path, method: str, path: str, said: object = None) -> Any:
     if settings.admin.token_file is None:
         fail("admin.token_file: expected the file with the private listener's token, got none")
     token = content_of(settings.admin.token_file).decode("latin-1").rstrip("\r\n")
+    to = _ANY.get(address.host, address.host), address.port
+    certificate_file = None if settings.admin_tls is None else settings.admin_tls.certificate_file
     try:
-        status, answer = call((_ANY.get(address.host, address.host), address.port), token, method, path, said)
+        status, answer = call(to, token, method, path, said, certificate_file=certificate_file)
     except CallFailed as error:
         fail(error)
     return _answered(status, answer, f"the private listener at {address}")

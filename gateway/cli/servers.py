@@ -14,6 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.common import ConfigOption, content_of, counted, fail
+from gateway.cli.process import (
+    RESERVE,
+    allow_open_files,
+    end_at_signals,
+    fill_standard_streams,
+    signalled,
+    too_few_open_files,
+)
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
@@ -22,34 +30,48 @@ if TYPE_CHECKING:
 
 def serve(config: ConfigOption) -> None:
     """Run the gateway until SIGTERM or Ctrl-C; SIGHUP has it read its files again. It logs to stderr."""
+    # Until it listens there is nothing to end gently.
+    end_at_signals()
+    fill_standard_streams()
     import uvloop
 
     from gateway.configuration import Misconfigured, configure
     from gateway.edge.server import CannotListen
 
+    limit = allow_open_files()
+    if limit < RESERVE:
+        fail(f"expected a limit of open files of at least {RESERVE}, got {limit}")
     try:
-        uvloop.run(_serve(configure(config, os.environ, starting=True), config))
+        uvloop.run(_serve(configure(config, os.environ, starting=True), config, limit))
     except (Misconfigured, CannotListen) as error:
         fail(error)
 
 
-async def _serve(configuration: Configuration, path: Path) -> None:
+async def _serve(configuration: Configuration, path: Path, limit: int) -> None:
     from gateway.app import Gateway, collect_seldom, running
     from gateway.config.settings import Address
-    from gateway.edge.server import until_signalled
+    from gateway.edge.server import GRACE_S
     from gateway.observe.logs import logger
 
-    log = logger(configuration.settings.log_level)
-    for warning in configuration.warnings:
+    settings = configuration.settings
+    log = logger(settings.log_level)
+    for warning in (*configuration.warnings, *too_few_open_files(settings, limit)):
         log.warning("configuration", warning=warning)
     wired = Gateway(configuration, path, os.environ, log=log)
     collect_seldom()
     _reload_on_hangup(wired)
     async with running(wired) as addresses:
+        told = signalled()
         log.info(
             "listening", public=str(Address(*addresses.public)), private=str(Address(*addresses.private))
         )
-        await until_signalled()
+        number = await told
+        # Balancers take a while to see that it is not ready. Whoever presses Ctrl-C is not behind one.
+        delay_s = settings.drain_delay_s if number is signal.SIGTERM else 0
+        wired.ready = False
+        addresses.retire()
+        log.info("ending", signal=number.name, at_most_s=delay_s + settings.drain_s + GRACE_S)
+        await asyncio.sleep(delay_s)
     log.info("stopped")
 
 
@@ -75,9 +97,9 @@ def check(config: ConfigOption) -> None:
     except Misconfigured as refused:
         typer.echo(refused)
         raise typer.Exit(1) from None
-    for warning in configuration.warnings:
-        typer.echo(warning)
     settings, policies = configuration.settings, configuration.policies
+    for warning in (*configuration.warnings, *too_few_open_files(settings, allow_open_files())):
+        typer.echo(warning)
     counts = (
         counted(len(settings.accounts), "account"),
         counted(len(settings.issuers), "issuer"),

@@ -139,6 +139,12 @@ def _only_of_reads(value: V, info: ValidationInfo) -> V:
     return value
 
 
+def _only_of_writes(max_body_bytes: int | None, info: ValidationInfo) -> int | None:
+    if max_body_bytes is not None and {"POST", "PUT"}.isdisjoint(info.data.get("methods", ("POST",))):
+        wrong("no such key without POST and PUT: only writes have bodies", got="max_body_bytes")
+    return max_body_bytes
+
+
 def _shared(cache: CacheRow | None, info: ValidationInfo) -> CacheRow | None:
     if cache and info.data.get("coalesce") is False:
         wrong("true, as the resource is cached", got="false", beside=("coalesce",))
@@ -193,12 +199,22 @@ class ResourceRow(Model):
     ]
     coalesce: Annotated[bool | None, FLAG, AfterValidator(_only_of_reads)] = None
     cache: Annotated[CacheRow | None, GIVEN, AfterValidator(_only_of_reads), AfterValidator(_shared)] = None
+    max_body_bytes: Annotated[int | None, whole(1_024, 8_388_608), AfterValidator(_only_of_writes)] = None
 
     def resource(self, name: str) -> Resource:
         query = {**COMMON_QUERY, **{key: PATTERNS[pattern] for key, pattern in self.query.items()}}
         rule = self.cache.rule() if self.cache else None
         coalesce = self.coalesce if self.coalesce is not None else rule is not None
-        return Resource(name, self.path, self.methods, query, self.representations, coalesce, rule)
+        return Resource(
+            name,
+            self.path,
+            self.methods,
+            query,
+            self.representations,
+            coalesce,
+            rule,
+            self.max_body_bytes,
+        )
 
 
 def load_policies(

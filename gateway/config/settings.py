@@ -44,9 +44,9 @@ SYMMETRIC = "HS256"
 _FETCHED = ("jwks_url", "oidc_discovery")
 #: What a running gateway holds on to: a change of these, or of what is inside them, takes a restart.
 AT_START = (
-    *("listen", "admin_listen", "revocations"),
-    *("upstream.deadline_ms", "upstream.max_connections", "upstream.max_answer_bytes"),
-    *("cache", "memory", "short_cut", "drain_s", "log_level"),
+    *("listen", "tls", "admin_listen", "admin_tls", "edge", "revocations"),
+    *("upstream.deadline_ms", "upstream.max_connections", "upstream.max_answer_bytes", "upstream.proxy"),
+    *("cache", "memory", "short_cut", "drain_delay_s", "drain_s", "log_level"),
 )
 
 T = TypeVar("T")
@@ -114,6 +114,12 @@ def _origin(value: object) -> str:
     expected = "an https URL without a path, as https://host or https://host:port"
     origin, path = _url(value, expected)
     return wrong(expected) if path else origin
+
+
+def _proxy(value: object) -> str:
+    expected = "an http URL without a path, as http://host:port"
+    origin, path = _url(value, expected)
+    return wrong(expected) if path or not origin.startswith("http://") else origin
 
 
 def _encrypted(origin: str) -> bool:
@@ -199,6 +205,26 @@ def _certificates(path: Path) -> Path:
     except OSError:
         wrong("a PEM file with certificates", got="one with something else")
     return path
+
+
+def _certificate_of_key(key_file: Path, info: ValidationInfo) -> Path:
+    certificate_file = info.data.get("certificate_file")
+    if certificate_file is not None:
+        try:
+            server_context(certificate_file, key_file)
+        except (OSError, ValueError):
+            wrong("the key, not encrypted, of certificate_file", got="something else")
+    return key_file
+
+
+def server_context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
+    """TLS 1.2 or newer with this certificate. Raises OSError or ValueError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    # An empty password, or the library would ask for one on the terminal.
+    context.load_cert_chain(certificate_file, key_file, password="")
+    return context
 
 
 def _journal(path: Path) -> Path:
@@ -327,6 +353,35 @@ FOR_A_URL = AfterValidator(_for_a_url)
 ALWAYS = Field(validate_default=True)
 
 
+class Tls(Model):
+    """What a listener shows of itself: a chain of certificates, its own first, and its key."""
+
+    certificate_file: Annotated[File, AfterValidator(_certificates)]
+    key_file: Annotated[File, AfterValidator(_certificate_of_key)]
+
+
+class Edge(Model):
+    """What a client's connection may bring, and how long it may take."""
+
+    max_head_bytes: Annotated[int, whole(1_024, 65_536)] = 16_384
+    max_fields: Annotated[int, whole(10, 1_000)] = 100
+    max_target_bytes: Annotated[int, whole(256, 65_536)] = 8_192
+    head_ms: Annotated[int, whole(100, 60_000)] = 5_000
+    body_ms: Annotated[int, whole(100, 300_000)] = 10_000
+    # Longer than the idle time of most load balancers: they close first, and never write to a dead peer.
+    idle_ms: Annotated[int, whole(100, 3_600_000)] = 75_000
+    send_ms: Annotated[int, whole(100, 300_000)] = 10_000
+    max_connections: Annotated[int, whole(1, 1_000_000)] = 10_000
+    max_connections_per_peer: Annotated[int, whole(1, 1_000_000)] = 1_000
+
+
+class Overload(Model):
+    """From when on the gateway refuses requests, those of lower priority first."""
+
+    max_requests: Annotated[int, whole(10, 100_000)] = 4_000
+    lag_ms: Annotated[int, whole(10, 5_000)] = 100
+
+
 class Budget(Model):
     """What the gateway may ask of one account's upstream, and who waits how long for it.
 
@@ -376,6 +431,7 @@ class Issuer(Model):
     refresh_s: Annotated[int, whole(10, 86_400), FOR_A_URL] = 300
     cooldown_s: Annotated[int, whole(1, 300), FOR_A_URL] = 10
     max_stale_s: Annotated[int, whole(60, 604_800), FOR_A_URL, AfterValidator(_not_before_refresh)] = 86_400
+    proxy: Annotated[str, PlainValidator(_proxy), FOR_A_URL] | None = None
     token_type: Annotated[str, one_of(("any", "at+jwt"))] = "any"  # noqa: S105 - no password
     client_claim: Annotated[str, text("a text of 1 to 128 printable characters", r".{1,128}")] | None = None
     leeway_s: Annotated[int, whole(0, 60)] = 0
@@ -414,6 +470,9 @@ class Upstream(Model):
     max_connections: Annotated[int, whole(1, 10_000)] = 100
     max_answer_bytes: Annotated[int, whole(65_536, 67_108_864)] = 8_388_608
     max_pause_ms: Annotated[int, whole(1_000, 5_000)] = 5_000
+    ca_file: Annotated[File, AfterValidator(_certificates)] | None = None
+    proxy: Annotated[str, PlainValidator(_proxy)] | None = None
+    refuse_other_session_key: Annotated[bool, FLAG] = False
 
 
 class Cache(Model):
@@ -448,13 +507,16 @@ class Settings(Model):
     """All of `gateway.yaml`."""
 
     listen: Annotated[Address, PlainValidator(_address)] = Address("127.0.0.1", 8080)
+    tls: Tls | None = None
     admin_listen: Annotated[
         Address,
         PlainValidator(_address),
         AfterValidator(_two_listeners),
         Field(default="127.0.0.1:8081", validate_default=True),
     ]
+    admin_tls: Tls | None = None
     admin: Admin = Admin()
+    edge: Edge = Edge()
     public_url: Annotated[str, PlainValidator(_public_url)]
     policies: Annotated[Path, PlainValidator(_folder), Field(default=DEFAULT_POLICIES, validate_default=True)]
     accounts: Annotated[Mapping[AccountId, Account], Field(min_length=1)]
@@ -466,6 +528,7 @@ class Settings(Model):
     link_hosts: Annotated[tuple[Host, ...], LISTED] = ("*.liveperson.net",)
     upstream: Upstream = Upstream()
     budget: Budget = Budget()
+    overload: Overload = Overload()
     cache: Cache = Cache()
     memory: Memory = Memory()
     short_cut: Annotated[bool, FLAG] = True
@@ -473,6 +536,7 @@ class Settings(Model):
     default_representation: RepresentationName = Representation.JSON
     cors: Cors = Cors()
     reload_s: Annotated[int, whole(1, 3_600)] = 2
+    drain_delay_s: Annotated[int, whole(0, 300)] = 5
     drain_s: Annotated[int, whole(0, 300)] = 10
     log_level: Annotated[str, one_of(("debug", "info", "warning", "error"))] = "info"
 

@@ -15,7 +15,7 @@ from gateway.core.errors import Reason
 from gateway.core.faults import Asked, Verdict, judge
 from gateway.core.freshness import Entry, Failed
 from gateway.core.headers import lines, media_type
-from gateway.core.links import LinkMap, clean_text, rewrite, rewrite_url
+from gateway.core.links import LinkMap, clean_text, named, rewrite, rewrite_url
 from gateway.core.messages import Answer, Headers, Representation
 from gateway.core.paths import Target
 from gateway.core.views import FULL, Slot, View, viewed
@@ -30,16 +30,27 @@ class Undressed:
     """An answer that may cross, and what was learned on the way.
 
     `foreign_links` counts links that lead elsewhere than to a configured account; they were left alone.
+    `other_session_key`: it is about a chat, and its `chatSessionKey` is not the id of that chat.
     """
 
     answer: Answer
     verdict: Verdict
     facts: InfoFacts = NOTHING_KNOWN
     foreign_links: int = 0
+    other_session_key: bool = False
 
 
-def undress(target: Target, answer: Answer, links: LinkMap) -> Undressed | Failed:
-    """The answer without anything that may not cross, or why there is nothing left of it."""
+class _Mismatched(Exception):
+    """The answer is another's."""
+
+
+def undress(
+    target: Target, answer: Answer, links: LinkMap, *, refuse_other_session_key: bool = False
+) -> Undressed | Failed:
+    """The answer without anything that may not cross, or why there is nothing left of it.
+
+    What says that it is of another account or chat (see `Document.self_links`) is no answer at all.
+    """
     verdict, error = judged(answer, _asked(target), target.representation)
     reason = _FAILURES.get(verdict)
     if reason is not None:
@@ -47,9 +58,14 @@ def undress(target: Target, answer: Answer, links: LinkMap) -> Undressed | Faile
     if verdict is not Verdict.GOOD:
         return Undressed(_cleaned(answer, error, target.representation, links), verdict)
     try:
-        return _good(target, answer, links)
+        heard = _good(target, answer, links)
     except Broken:
         return Failed(Reason.UPSTREAM_BROKEN, answer.status)
+    except _Mismatched:
+        return Failed(Reason.UPSTREAM_MISMATCH, answer.status)
+    if heard.other_session_key and refuse_other_session_key:
+        return Failed(Reason.UPSTREAM_MISMATCH, answer.status)
+    return heard
 
 
 def judged(
@@ -79,12 +95,15 @@ _FAILURES = {
 def _good(target: Target, answer: Answer, links: LinkMap) -> Undressed:
     body_is = media_type(answer.header(b"content-type"))
     head: list[tuple[bytes, bytes]] = []
-    facts, body, foreign = NOTHING_KNOWN, b"", 0
+    facts, body, foreign, is_other = NOTHING_KNOWN, b"", 0, False
     if answer.body or target.is_read:
         if target.is_read and body_is is not target.representation:
             raise Broken("not the representation that was asked for")
         if body_is is not None:
-            facts = Document.parse(answer.body, body_is).facts()
+            document = Document.parse(answer.body, body_is)
+            if any(_is_of_another(link, target) for link in document.self_links()):
+                raise _Mismatched
+            facts, is_other = document.facts(), _is_another(document.session_key(), target)
             rewritten = rewrite(answer.body, body_is, links)
             body, foreign = rewritten.body, rewritten.foreign
             head.append((b"content-type", body_is.media_type))
@@ -97,7 +116,16 @@ def _good(target: Target, answer: Answer, links: LinkMap) -> Undressed:
             foreign += 1
         else:
             head.append((b"location", ours.encode()))
-    return Undressed(Answer(answer.status, tuple(head), body), Verdict.GOOD, facts, foreign)
+    return Undressed(Answer(answer.status, tuple(head), body), Verdict.GOOD, facts, foreign, is_other)
+
+
+def _is_of_another(link: str, target: Target) -> bool:
+    account, chat = named(link) or (target.account, None)
+    return account != target.account or _is_another(chat, target)
+
+
+def _is_another(chat: str | None, target: Target) -> bool:
+    return chat is not None and target.chat is not None and chat != target.chat.id
 
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")

@@ -10,6 +10,7 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn, Self
 from xml.parsers import expat
@@ -82,12 +83,27 @@ class Document:
 
     def facts(self) -> InfoFacts:
         """The facts of the info or the chat resource; of any other document, none."""
-        info = _child(self.root, "info") or _child(_child(self.root, "chat"), "info")
+        info = self._info()
         state = _text(_child(info, "state"))
         return InfoFacts(
             state=state if state in STATES else None,
             chat_timeout_s=_seconds(_text(_child(info, "chatTimeout"))),
         )
+
+    def _info(self) -> object:
+        return _child(self.root, "info") or _child(_child(self.root, "chat"), "info")
+
+    def session_key(self) -> str | None:
+        """The `chatSessionKey` of the info or the chat resource: the chat's id (server-chat-api §1.5)."""
+        return _text(_child(self._info(), "chatSessionKey"))
+
+    def self_links(self) -> Iterator[str]:
+        """Where the document says that it is: the links of rel `self` of its root object, and of its info."""
+        for owner in (self.root, *_children(self.root), _child(_child(self.root, "chat"), "info")):
+            for link in _links(owner):
+                href = _attribute(link, "href")
+                if href is not None and _attribute(link, "rel") == "self":
+                    yield href
 
     def error(self) -> UpstreamError | None:
         """The error envelope, wrapped or not; None for any other document."""
@@ -252,6 +268,30 @@ def _child(node: object, name: str) -> object:
         elements = (child for child in node.children if isinstance(child, Element))
         return next((element for element in elements if _local(element.name) == name), None)
     return None
+
+
+def _children(node: object) -> Iterable[object]:
+    if isinstance(node, dict):
+        return node.values()
+    return node.children if isinstance(node, Element) else ()
+
+
+def _links(node: object) -> Iterable[object]:
+    """The link objects of an object, be they one or an array, or the link elements of an element."""
+    if isinstance(node, Element):
+        return [
+            child for child in node.children if isinstance(child, Element) and _local(child.name) == "link"
+        ]
+    links = _child(node, "link")
+    return links if isinstance(links, list) else (links,)
+
+
+def _attribute(node: object, name: str) -> str | None:
+    """An attribute of an element, or what stands for it in JSON: the member, or its `@` twin."""
+    if isinstance(node, Element):
+        return next((value for key, value in node.attributes.items() if _local(key) == name), None)
+    value = _child(node, f"@{name}") or _child(node, name)
+    return value if isinstance(value, str) else None
 
 
 def _text(node: object) -> str | None:

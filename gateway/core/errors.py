@@ -56,6 +56,24 @@ class Reason(enum.Enum):
         "Malformed body",
         "The body is not a well-formed document of its content type.",
     )
+    UNEXPECTED_BODY = (
+        "unexpected-body",
+        400,
+        "Unexpected body",
+        "A request with this method must not have a body.",
+    )
+    REQUEST_TIMEOUT = (
+        "request-timeout",
+        408,
+        "Request timeout",
+        "The request was not complete in time.",
+    )
+    EXPECTATION_FAILED = (
+        "expectation-failed",
+        417,
+        "Expectation failed",
+        "The only expectation that can be met is 100-continue.",
+    )
     UNSUPPORTED_OVERRIDE = (
         "unsupported-override",
         400,
@@ -87,6 +105,20 @@ class Reason(enum.Enum):
         415,
         "Unsupported media type",
         "The body must be application/json or application/xml, and Content-Type must say so.",
+    )
+
+    # The gateway has no room for it.
+    TOO_MANY_CONNECTIONS = (
+        "too-many-connections",
+        503,
+        "Too many connections",
+        "Too many connections are open, from this address or in all; Retry-After says when to try again.",
+    )
+    OVERLOADED = (
+        "overloaded",
+        503,
+        "Overloaded",
+        "More is asked of the gateway than it can do; Retry-After says when to try again.",
     )
 
     # The caller.
@@ -155,6 +187,12 @@ class Reason(enum.Enum):
         "Upstream redirected",
         "The chat service sent a redirect, which is never followed.",
     )
+    UPSTREAM_MISMATCH = (
+        "upstream-mismatch",
+        502,
+        "Upstream answered amiss",
+        "The chat service answered for another chat.",
+    )
     KEY_REFUSED = (
         "key-refused",
         502,
@@ -173,6 +211,12 @@ class Reason(enum.Enum):
         503,
         "Upstream busy",
         "More is asked of the chat service than it may be asked; Retry-After says when to try again.",
+    )
+    UPSTREAM_DOWN = (
+        "upstream-down",
+        503,
+        "Upstream down",
+        "The chat service failed again and again and is left alone; Retry-After says until when.",
     )
     DRAINING = ("draining", 503, "Shutting down", "This gateway is shutting down; another will answer.")
     UPSTREAM_TIMEOUT = (

@@ -158,6 +158,7 @@ class Failed:
 _UNWELL = frozenset(
     {
         Reason.UPSTREAM_BUSY,
+        Reason.UPSTREAM_DOWN,
         Reason.UPSTREAM_ERROR,
         Reason.UPSTREAM_RESET,
         Reason.UPSTREAM_THROTTLED,

@@ -107,8 +107,7 @@ def rewrite_url(url: str, links: LinkMap) -> str | None:
     """
     if _is_public(url, links):
         return None
-    url = url.strip(_STRIPPED).replace("\t", "").replace("\n", "").replace("\r", "")
-    url, hash_mark, fragment = url.partition("#")
+    url, hash_mark, fragment = _cleaned(url).partition("#")
     url, question_mark, query = url.partition("?")
     address = _ADDRESS.fullmatch(url.replace("\\", "/"))
     if address is None or _DOT_SEGMENT.search(address["path"]) or not _is_ours(address, links):
@@ -116,6 +115,24 @@ def rewrite_url(url: str, links: LinkMap) -> str | None:
     return links.public_url + _escaped(
         address["path"] + _without_key(question_mark + query) + hash_mark + fragment
     )
+
+
+def named(url: str) -> tuple[str, str | None] | None:
+    """The account, and the chat if any, that a link is of, whatever its host; None if it names neither."""
+    address = _ADDRESS.fullmatch(_cleaned(url).partition("#")[0].partition("?")[0].replace("\\", "/"))
+    if address is None:
+        return None
+    _, _, _, account, *rest = address["path"].split("/")
+    return _id(account), _id(rest[1]) if len(rest) > 1 and rest[0] == "chat" else None
+
+
+def _id(segment: str) -> str:
+    # `;` begins what is no name: Java servers put their sessions there.
+    return unquote(segment.partition(";")[0].removesuffix(".json"))
+
+
+def _cleaned(url: str) -> str:
+    return url.strip(_STRIPPED).replace("\t", "").replace("\n", "").replace("\r", "")
 
 
 def _escaped(rest: str) -> str:

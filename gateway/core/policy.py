@@ -79,6 +79,7 @@ class Resource:
     representations: tuple[Representation, ...]
     coalesce: bool
     cache: CacheRule | None
+    max_body_bytes: int | None = None
 
     @property
     def of_chat(self) -> bool:

@@ -187,6 +187,8 @@ _PROXY_ERRORS = {
     Reason.KEY_REFUSED: "proxy_configuration_error",
     Reason.UPSTREAM_BROKEN: "http_protocol_error",
     Reason.UPSTREAM_BUSY: "connection_limit_reached",
+    Reason.UPSTREAM_DOWN: "destination_unavailable",
+    Reason.UPSTREAM_MISMATCH: "http_protocol_error",
     Reason.UPSTREAM_REDIRECT: "http_protocol_error",
     Reason.UPSTREAM_RESET: "connection_terminated",
     Reason.UPSTREAM_THROTTLED: "destination_unavailable",

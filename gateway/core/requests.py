@@ -10,8 +10,8 @@ from gateway.core.headers import VARY, Fields
 from gateway.core.messages import Representation
 from gateway.core.paths import Line, preferred
 
-#: A body that is read late or never; or why it cannot be had.
-Body = Callable[[], Awaitable[bytes | Refusal]]
+#: A body of at most so many bytes, read late or never; or why it cannot be had.
+Body = Callable[[int], Awaitable[bytes | Refusal]]
 
 
 @dataclass(frozen=True, slots=True)

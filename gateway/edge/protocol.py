@@ -16,11 +16,10 @@ on their way changes nothing.
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 from httptools import HttpParserCallbackError, HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -29,32 +28,50 @@ from gateway.core.errors import Reason, Refusal
 from gateway.core.headers import READ, Fields, Part, read
 from gateway.core.replies import Reply, wire
 from gateway.core.requests import Body, Poll
+from gateway.edge.connections import Connections
+from gateway.edge.deadlines import TICK_S, Sending
 
-#: The request line with the fields, the fields, and path with query. nginx takes 8 KB a line and 32 KB
-#: in all, Node.js 16 KB, h11 16 KB, Apache 100 fields.
-MAX_HEAD_BYTES = 16_384
-MAX_FIELDS = 100
-MAX_TARGET_BYTES = 8_192
 #: How many requests of a connection wait behind the one that is being answered.
 MAX_PIPELINED = 16
+#: How long, and for how many bytes, a client is heard out that still sends when it has had its last reply.
+LINGER_S = 2.0
+LINGER_BYTES = 1_048_576
 
-#: The least that a timer of the loop can wait.
-_TICK_S = 0.001
 _EMPTY_LINE = b"\r\n\r\n"
 #: Before a request line they are skipped (RFC 9112 §2.2).
 _LINE_ENDS = re.compile(rb"[\r\n]+")
 #: RFC 9112 §3 by the letter, and a target in origin-form (§3.2.1): only visible ASCII, and no fragment.
-#: The parser would also take spaces as they come, and the versions of other protocols.
-_LINE = re.compile(rb"([A-Z-]{1,20}) (/[!-\"$-~]*) HTTP/1\.([01])\r\n")
-_LONG_TARGET = re.compile(rb"[A-Z-]{1,20} [^ \r\n]{%d}" % (MAX_TARGET_BYTES + 1))
+#: The parser would also take spaces as they come, and the versions of other protocols. CONNECT and TRACE ask
+#: of a proxy what this one never does.
+_LINE = re.compile(rb"(?!CONNECT |TRACE )([A-Z-]{1,20}) (/[!-\"$-~]*) HTTP/1\.([01])\r\n")
+_NO_LINE = cast(re.Match[bytes], _LINE.match(b"GET / HTTP/1.1\r\n"))
 _CAPITAL = re.compile(rb"[A-Z]")
 #: What a Host may be, a list of two not (RFC 9112 §3.2, RFC 3986 §3.2.2).
 _HOST = re.compile(rb"[A-Za-z0-9._~:%!$&'()*+;=\[\]-]*")
 #: Fields that tell of a body. The parser heeds them; a request that has one is no poll.
 _FRAMING = frozenset({b"content-length", b"expect", b"transfer-encoding"})
 _KEPT = READ.keys() | _FRAMING
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _POLLS_NEED = frozenset({b"host", b"authorization", b"accept"})
 _POLLS_MAY = frozenset(name for name, row in READ.items() if row.part is not Part.ROAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a connection may bring and how long it may take; the defaults are those of the settings.
+
+    For the head others have: nginx 8 KB a line and 32 KB in all, Node.js 16 KB, h11 16 KB, Apache 100 fields.
+    """
+
+    max_head_bytes: int = 16_384
+    max_fields: int = 100
+    max_target_bytes: int = 8_192
+    head_s: float = 5.0
+    body_s: float = 10.0
+    idle_s: float = 75.0
+    send_s: float = 10.0
+    max_connections: int = 10_000
+    max_connections_per_peer: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +109,24 @@ class Unacceptable(Exception):
 class Cycle(RequestResponseCycle):
     """One request and its reply, without the detour over ASGI messages."""
 
-    def __init__(self, head: Head, peer: str, max_body_bytes: Callable[[], int], **parts: Any) -> None:
-        super().__init__(scope=None, **parts)  # type: ignore[arg-type]  # nobody asks for it
+    def __init__(self, connection: Connection, head: Head, length: int, *, keep_alive: bool) -> None:
+        super().__init__(
+            scope=None,  # type: ignore[arg-type]  # nobody asks for it
+            transport=connection.transport,
+            flow=connection.flow,
+            logger=connection.logger,
+            access_logger=connection.access_logger,
+            access_log=False,
+            default_headers=[],
+            message_event=asyncio.Event(),
+            expect_100_continue=head.expects_100,
+            keep_alive=keep_alive,
+            on_response=connection.on_response_complete,
+        )
+        self._connection = connection
         self._head = head
-        self._peer = peer
-        self._max_body_bytes = max_body_bytes
+        # As it was declared; 0 where it comes in chunks, or none does.
+        self._length = length
         self._broken: Reason | None = None
 
     def break_off(self, reason: Reason) -> None:
@@ -109,22 +139,22 @@ class Cycle(RequestResponseCycle):
         """Have the request answered, and write the reply."""
         site: Site = app
         try:
-            made = await site.answer(self._head, self._peer, self.whole_body)
+            made = await site.answer(self._head, self._connection.peer, self.whole_body)
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
             if not self.disconnected:
                 self._write(made)
         except asyncio.CancelledError:
             # The end of the process does not wait for who does not read.
-            self.transport.close()
+            self._connection.close()
             raise
         except Exception:
             self.logger.exception("request crashed")
-            self.transport.close()
+            self._connection.close()
 
     def _write(self, made: Reply) -> None:
-        if self.waiting_for_100_continue and self.more_body:
-            # Nobody can say whether a body follows or the next request.
+        # Who still waits for a 100 may send a body or the next request: nobody can say which.
+        if (self.waiting_for_100_continue and self.more_body) or self._connection.is_last:
             self.keep_alive = False
         self.response_started = self.response_complete = True
         self.transport.write(wire(made.status, made.head, made.body, is_last=not self.keep_alive))
@@ -133,25 +163,31 @@ class Cycle(RequestResponseCycle):
         self.body = bytearray()
         del self._head
         if not self.keep_alive:
-            self.transport.close()
+            self._connection.end()
         self.on_response()
 
-    async def whole_body(self) -> bytes | Refusal:
-        """The body, when it is complete and not too large."""
+    async def whole_body(self, max_bytes: int) -> bytes | Refusal:
+        """The body, when it is complete and not longer than that; none that is declared longer is read."""
+        if self._length > max_bytes:
+            return self._too_large()
         if self.waiting_for_100_continue and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
-        while self.more_body and not (self.disconnected or self._broken):
-            if len(self.body) > self._max_body_bytes():
-                break
+        if self.more_body:
+            self._connection.await_body()
+        while self.more_body and not (self.disconnected or self._broken) and len(self.body) <= max_bytes:
             self.flow.resume_reading()
             self.message_event.clear()
             await self.message_event.wait()
-        if len(self.body) > self._max_body_bytes():
-            return Refusal(Reason.BODY_TOO_LARGE)
+        if len(self.body) > max_bytes:
+            return self._too_large()
         if self.more_body:
             return Refusal(self._broken or Reason.CLIENT_GONE)
         return bytes(self.body)
+
+    def _too_large(self) -> Refusal:
+        self.keep_alive = False
+        return Refusal(Reason.BODY_TOO_LARGE)
 
 
 class Connection(HttpToolsProtocol):
@@ -159,8 +195,20 @@ class Connection(HttpToolsProtocol):
 
     site: Site
     short_cut: ShortCut | None
-    max_body_bytes: Callable[[], int]
+    bounds: Bounds
+    connections_open: Connections
+    #: Whether another gateway will have the next request: replies are the last of their connections.
+    is_leaving = False
+    #: Of the bounds, what each head is held against.
+    _most_bytes: int
+    _most_fields: int
+    _most_of_target: int
+    _long_target: re.Pattern[bytes]
 
+    #: The address at the other end, if it has one.
+    peer = ""
+    #: How to count it no more.
+    _leave: Callable[[], None] | None = None
     #: The newest request.
     cycle: Cycle
     #: Why nothing is read any more.
@@ -180,13 +228,105 @@ class Connection(HttpToolsProtocol):
     #: How much of a body of known length is to come; of another, what came and told nothing, in bytes.
     _left = 0
     _quiet = 0
-    #: Whether the message was answered by the short cut, and when one last was, by the loop's time.
+    #: Whether the message was answered by the short cut, and when anything last was, by the loop's time.
     _is_cut = False
-    _cut_at = -math.inf
+    _answered_at = 0.0
+    #: For a head, for a body, or for the rest of what is not read any more.
+    _deadline: asyncio.TimerHandle | None = None
+    _sending: Sending | None = None
+    #: The client says that it sends no more; all is answered, and how much came since.
+    _has_eof = False
+    _is_ending = False
+    _discarded = 0
 
     # The parser leaves out what nobody listens to: the line is read here.
     on_message_begin = None  # type: ignore[assignment]
     on_url = None  # type: ignore[assignment]
+
+    # -- coming and going -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Have it wait for a request, if there is room for one more."""
+        super().connection_made(transport)
+        self.peer = self.client[0] if self.client else ""
+        # It looks up that often, and finds out by itself how long nothing was asked.
+        self.timeout_keep_alive = min(self.bounds.idle_s, self.bounds.send_s)  # type: ignore[assignment]
+        self._answered_at = self.loop.time()
+        self._leave = self.connections_open.enter(self.peer)
+        if self._leave is None:
+            self._broken = Reason.TOO_MANY_CONNECTIONS
+            self._tell(self._broken)
+        else:
+            self._keep_alive_for(self.timeout_keep_alive)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
+        """Who has sent all it wants to is still told what it asked for; TLS knows no such thing."""
+        if self.scheme == "https":
+            return False
+        self._has_eof = True
+        self._held = b""
+        self._no_deadline()
+        cycle: Cycle | None = self.cycle
+        if self._is_ending or cycle is None or cycle.response_complete:
+            self.close()
+        elif self._in_body:
+            self._broken = Reason.CLIENT_GONE
+            cycle.break_off(Reason.CLIENT_GONE)
+        return True
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this reply is the last: nothing waits behind it, and nothing more is waited for."""
+        return (self.is_leaving or self._has_eof) and not (self.pipeline or self._rest)
+
+    def end(self) -> None:
+        """Close, but such that what was written arrives: what came and nobody read would have it thrown away.
+
+        So who may still be sending is told that nothing more comes, and is heard out (RFC 9112 §9.6).
+        """
+        is_heard_out = self._broken is not None or self.is_leaving or not self._between or self.pipeline
+        if self._has_eof or not is_heard_out or not self.transport.can_write_eof():
+            self.close()
+        elif not self.transport.is_closing():
+            self._hear_out()
+
+    def _hear_out(self) -> None:
+        self._is_ending, self._between = True, False
+        self._broken = self._broken or Reason.CLIENT_GONE
+        self._held = self._rest = b""
+        self.pipeline.clear()
+        self._unset_keepalive_if_required()
+        self._within(LINGER_S)
+        self.transport.write_eof()
+        self.flow.resume_reading()
+
+    def close(self) -> None:
+        """Close when what was written has been taken, or is not."""
+        if self.transport.is_closing():
+            return
+        if self.transport.get_write_buffer_size():
+            self._watch_sending()
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        """As ever; but nobody is waited for who does not read."""
+        cycle: Cycle | None = self.cycle
+        if self._is_ending or cycle is None or cycle.response_complete:
+            self.close()
+        else:
+            cycle.keep_alive = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is kept of it, nor by a timer."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._no_deadline()
+        if self._sending is not None:
+            self._sending.stop()
+        if self._leave is not None:
+            self._leave()
+            self._leave = None
+        self._held = self._rest = b""
 
     # -- bytes in -------------------------------------------------------------------------------------
 
@@ -198,6 +338,7 @@ class Connection(HttpToolsProtocol):
                 self._write_past(reply)
                 return
         if self._broken is not None:
+            self._discard(data)
             return
         if self._rest:
             self._rest += data
@@ -219,35 +360,46 @@ class Connection(HttpToolsProtocol):
                 # The parser's own error says nothing.
                 self.logger.error("head crashed", exc_info=error.__context__)  # noqa: TRY400
             self.send_400_response("")
+        else:
+            if not self._between and self._deadline is None:
+                self._within(self._time_to_read)
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._is_ending and self._discarded > LINGER_BYTES:
+            self.close()
 
     def _read_head(self, data: bytes, at: int) -> int:
         """Have a head parsed, or hold what has come of it; returns how far that was."""
         if skipped := _LINE_ENDS.match(data, at):
             return skipped.end()
         line = _LINE.match(data, at)
-        if line is None or line.end(2) - line.start(2) > MAX_TARGET_BYTES:
+        if line is None or line.end(2) - line.start(2) > self._most_of_target:
             self._refuse_line(data, at)
-        end = data.find(_EMPTY_LINE, at, at + MAX_HEAD_BYTES) + len(_EMPTY_LINE)
+        end = data.find(_EMPTY_LINE, at, at + self._most_bytes) + len(_EMPTY_LINE)
         if line is None or end < len(_EMPTY_LINE):
             return self._hold(data, at)
+        if not self._between:
+            self._no_deadline()
         self._between = False
         self._count = self._size = self._left = self._quiet = 0
         self._data, self._line = data[at:end], line
         self.headers = []
         self.parser.feed_data(self._data)
-        # An idle connection holds on to nothing; the match does to all that was read at once.
-        del self._data, self._line
+        # An idle connection holds on to nothing; the match does to all that was read at once. To delete them
+        # would have the connection's dict built anew for every few requests.
+        self._data, self._line = b"", _NO_LINE
         return end
 
     def _refuse_line(self, data: bytes, at: int) -> None:
         """Refuse what is no request line, and what no longer can become one."""
-        if _LONG_TARGET.match(data, at):
+        if self._long_target.match(data, at):
             self._refuse(Reason.TARGET_TOO_LONG)
-        if not _CAPITAL.match(data, at) or data.find(b"\n", at, at + MAX_HEAD_BYTES) >= 0:
+        if not _CAPITAL.match(data, at) or data.find(b"\n", at, at + self._most_bytes) >= 0:
             self._refuse(Reason.MALFORMED_REQUEST)
 
     def _hold(self, data: bytes, at: int) -> int:
-        if len(data) - at >= MAX_HEAD_BYTES:
+        if len(data) - at >= self._most_bytes:
             self._refuse(Reason.HEAD_TOO_LARGE)
         self._between = False
         self._held = data[at:]
@@ -266,7 +418,7 @@ class Connection(HttpToolsProtocol):
         end = found + 1 if found >= at else len(data)
         self._quiet += end - at
         self.parser.feed_data(data[at:end])
-        if self._quiet > MAX_HEAD_BYTES:
+        if self._quiet > self._most_bytes:
             self._refuse(Reason.HEAD_TOO_LARGE)
         return end
 
@@ -281,7 +433,7 @@ class Connection(HttpToolsProtocol):
 
     def _write_past(self, reply: bytes) -> None:
         self.transport.write(reply)
-        self._cut_at = self.loop.time()
+        self._answered_at = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._keep_alive_for(self.timeout_keep_alive)
 
@@ -291,7 +443,7 @@ class Connection(HttpToolsProtocol):
         """A field; of those that are not in the table nothing is kept."""
         self._count += 1
         self._size += len(name) + len(value) + 3
-        if self._count > MAX_FIELDS or self._size > MAX_HEAD_BYTES:
+        if self._count > self._most_fields or self._size > self._most_bytes:
             self._refuse(Reason.HEAD_TOO_LARGE)
         name = name.lower()
         if name in _KEPT:
@@ -319,7 +471,7 @@ class Connection(HttpToolsProtocol):
         fields = read(self.headers)
         poll, expects_100 = None, False
         if isinstance(fields, Refusal) or len(fields) < len(self.headers):
-            expects_100 = self._heed_framing(minor)
+            expects_100 = self._heed_framing(method, minor)
         elif method == b"GET" and minor == b"1":
             poll = self._poll(fields)
         # RFC 9112 §3.2.
@@ -327,18 +479,21 @@ class Connection(HttpToolsProtocol):
             fields, poll = Refusal(Reason.MALFORMED_HEADER), None
         return Head(method.decode(), target, fields, poll, expects_100)
 
-    def _heed_framing(self, minor: bytes) -> bool:
-        """Refuse a body whose end is not sure (RFC 9112 §6.1); returns whether it waits for a 100."""
-        expects_100 = False
-        for name, value in self.headers:
-            said = value.strip(b" \t").lower()
-            if name == b"transfer-encoding" and (said != b"chunked" or minor == b"0"):
-                self._refuse(Reason.MALFORMED_REQUEST)
-            elif name == b"content-length":
-                self._left = int(said)
-            elif name == b"expect":
-                expects_100 = said == b"100-continue" and minor == b"1"
-        return expects_100
+    def _heed_framing(self, method: bytes, minor: bytes) -> bool:
+        """Refuse a body of unsure end (RFC 9112 §6.1) or without a place; returns whether it awaits a 100."""
+        said = [(name, value.strip(b" \t").lower()) for name, value in self.headers if name in _FRAMING]
+        codings = [value for name, value in said if name == b"transfer-encoding"]
+        lengths = [int(value) for name, value in said if name == b"content-length"]
+        if len(codings) + len(lengths) > 1 or (codings and (codings != [b"chunked"] or minor == b"0")):
+            self._refuse(Reason.MALFORMED_REQUEST)
+        if (codings or any(lengths)) and method not in _WITH_BODY:
+            self._refuse(Reason.UNEXPECTED_BODY)
+        self._left = sum(lengths)
+        expected = [value for name, value in said if name == b"expect"]
+        if any(value != b"100-continue" for value in expected):
+            self._refuse(Reason.EXPECTATION_FAILED)
+        # Who speaks HTTP/1.0 does not know what a 100 is (RFC 9110 §10.1.1).
+        return bool(expected) and minor == b"1"
 
     @staticmethod
     def _has_host(fields: Fields, minor: bytes) -> bool:
@@ -353,24 +508,10 @@ class Connection(HttpToolsProtocol):
         return Poll(line[:-2], fields, self._data[len(line) :])
 
     def _take_the_road(self, head: Head) -> None:
-        parser = self.parser
         # uvicorn's annotation leaves out that there is none at first.
         before: Cycle | None = self.cycle
-        self.cycle = Cycle(
-            head,
-            self.client[0] if self.client else "",
-            self.max_body_bytes,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=head.expects_100,
-            keep_alive=self._line[3] == b"1" and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
+        keep_alive = self._line[3] == b"1" and self.parser.should_keep_alive()
+        self.cycle = Cycle(self, head, self._left, keep_alive=keep_alive)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -388,12 +529,16 @@ class Connection(HttpToolsProtocol):
         if self._is_cut:
             self._is_cut = False
             return
+        self._no_deadline()
         super().on_message_complete()
         if not self.parser.should_keep_alive():
             # A trailer may say so too, and the parser takes nothing more.
             self.cycle.keep_alive = False
-            if self.cycle.response_complete:
-                self.transport.close()
+        if self.cycle.response_complete:
+            # It was answered before its end.
+            self._answered_at = self.loop.time()
+            if not self.cycle.keep_alive:
+                self.close()
 
     # -- what is refused ------------------------------------------------------------------------------
 
@@ -411,7 +556,7 @@ class Connection(HttpToolsProtocol):
         cycle: Cycle | None = self.cycle
         if cycle is None or cycle.response_complete:
             if self._in_body:
-                self.transport.close()  # it has had its answer
+                self.end()  # it has had its answer
             else:
                 self._tell(self._broken)
         elif self._in_body:
@@ -421,42 +566,108 @@ class Connection(HttpToolsProtocol):
     def _tell(self, broken: Reason) -> None:
         made = self.site.refuse(broken)
         self.transport.write(wire(made.status, made.head, made.body, is_last=True))
-        self.transport.close()
+        self.end()
 
     # -- replies out ----------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
         """As ever; but nothing more is read before those that wait are answered, and then what is broken."""
-        super().on_response_complete()
-        if self.transport.is_closing():
+        if self._is_ending or self.transport.is_closing():
             return
+        was_paused = self.flow.read_paused
+        self._answered_at = self.loop.time()
+        super().on_response_complete()
         if self._rest:
             rest, self._rest = self._rest, b""
             self._read(rest)
         if self.pipeline or self._rest:
             self.flow.pause_reading()
-        elif self._broken is not None and self.cycle.response_complete:
-            self._tell(self._broken)
+        elif self.cycle.response_complete:
+            self._say_the_rest()
+        if was_paused and self._held:
+            # Until now nobody would have read it.
+            self._within(self.bounds.head_s)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is kept of it, nor by a timer."""
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()
-        self._held = self._rest = b""
+    def _say_the_rest(self) -> None:
+        if self._broken is not None:
+            self._tell(self._broken)
+        elif self._has_eof:
+            self.close()
+
+    # -- what does not come in time -------------------------------------------------------------------
+
+    def await_body(self) -> None:
+        """From now on the rest of the body is waited for."""
+        self._within(self.bounds.body_s)
+
+    @property
+    def _time_to_read(self) -> float:
+        return self.bounds.body_s if self._in_body else self.bounds.head_s
+
+    def _within(self, seconds: float) -> None:
+        self._no_deadline()
+        self._deadline = self.loop.call_later(seconds, self._at_deadline)
+
+    def _no_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _at_deadline(self) -> None:
+        self._deadline = None
+        if self._is_ending:
+            self.close()
+        elif self.flow.read_paused or (self._in_body and self.cycle.waiting_for_100_continue):
+            # It is not the client who holds it up.
+            self._within(self._time_to_read)
+        else:
+            self._held = b""
+            self._broken = Reason.REQUEST_TIMEOUT
+            self.send_400_response("")
 
     def _keep_alive_for(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection; the short cut leaves the timer alone, so it may be too early."""
-        left_s = self.timeout_keep_alive - (self.loop.time() - self._cut_at)
-        if left_s > _TICK_S and not self.transport.is_closing():
-            self._keep_alive_for(left_s)
-        else:
-            super().timeout_keep_alive_handler()
+        """Close an idle connection; replies leave the timer alone, so it may be too early."""
+        left_s = self.bounds.idle_s - (self.loop.time() - self._answered_at)
+        if left_s <= TICK_S and self._between:
+            self._unset_keepalive_if_required()
+            self.close()
+            return
+        if self.transport.get_write_buffer_size() and not (self._sending and self._sending.is_watched):
+            self._watch_sending()
+        # Within a body that was answered already there is a deadline.
+        self._keep_alive_for(
+            min(left_s, self.timeout_keep_alive) if self._between else self.timeout_keep_alive
+        )
+
+    def pause_writing(self) -> None:
+        """As ever; but not for ever."""
+        super().pause_writing()
+        self._watch_sending()
+
+    def _watch_sending(self) -> None:
+        if self._sending is None:
+            self._sending = Sending(self.transport, self.loop, self.bounds.send_s, lambda: self._answered_at)
+        self._sending.watch()
 
 
-def speaking(site: Site, short_cut: ShortCut | None, max_body_bytes: Callable[[], int]) -> type[Connection]:
-    """A protocol class for uvicorn, which makes one of it for each connection."""
-    parts = {"site": site, "short_cut": short_cut, "max_body_bytes": staticmethod(max_body_bytes)}
-    return type("SpeakingConnection", (Connection,), parts)
+def speaking(
+    site: Site, short_cut: ShortCut | None, bounds: Bounds, is_trusted: Callable[[str], bool]
+) -> type[Connection]:
+    """A protocol class for uvicorn, which makes one of it for each connection.
+
+    `is_trusted` names proxies, behind whose address anybody may be.
+    """
+    said = {
+        "site": site,
+        "short_cut": short_cut,
+        "bounds": bounds,
+        "connections_open": Connections(bounds.max_connections, bounds.max_connections_per_peer, is_trusted),
+        "_most_bytes": bounds.max_head_bytes,
+        "_most_fields": bounds.max_fields,
+        "_most_of_target": bounds.max_target_bytes,
+        "_long_target": re.compile(rb"[A-Z-]{1,20} [^ \r\n]{%d}" % (bounds.max_target_bytes + 1)),
+    }
+    return type("SpeakingConnection", (Connection,), said)

@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.edge.protocol import ShortCut, speaking
+from gateway.edge.protocol import LINGER_S, Bounds, ShortCut, speaking
 from gateway.edge.web import Web
 
-#: Longer than the idle time of most load balancers, so that they close first and never write to a dead peer.
-KEEP_ALIVE_S = 75
 BACKLOG = 2048
-#: How much longer than the flights a connection may take to end.
-GRACE_S = 2
+DEFAULT_BOUNDS = Bounds()
+#: How much longer than the flights a connection may take to end: to be heard out, and some more.
+GRACE_S = math.ceil(LINGER_S) + 1
 
 
 class CannotListen(Exception):
@@ -30,11 +29,36 @@ class CannotListen(Exception):
 
 
 class _Listener(uvicorn.Server):
-    """A uvicorn server that leaves signals to the process, and sleeps until it is told to end."""
+    """A uvicorn server that leaves signals to the process, and sleeps until it is told to end.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    It takes a TLS context as it is: certificates that are loaded into it later are shown from then on.
+    """
+
+    def __init__(self, config: uvicorn.Config, bounds: Bounds, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
         self._told = asyncio.Event()
+        # How long the two ends may take to agree, at the beginning and at the end; asyncio says 60 and 30 s.
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = {
+                "ssl": tls,
+                "ssl_handshake_timeout": bounds.head_s,
+                "ssl_shutdown_timeout": bounds.send_s,
+            }
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; uvicorn's own knows certificates by their files only, and has no lifespan to begin here."""
+        loop = asyncio.get_running_loop()
+
+        def connection() -> asyncio.Protocol:
+            made: type[HttpToolsProtocol] = self.config.http_protocol_class  # type: ignore[assignment]
+            return made(self.config, self.server_state, {}, loop)
+
+        self.servers = [
+            await loop.create_server(connection, sock=one, backlog=self.config.backlog, **self._tls)
+            for one in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -50,12 +74,43 @@ class _Listener(uvicorn.Server):
         self._told.set()
 
 
+class Operator(HttpToolsProtocol):
+    """A connection of the private listener: uvicorn's own, but nobody may sit on one without a request."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """From the first moment on."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Half a head is no request."""
+        super().data_received(data)
+        self._wait()
+
+    def _wait(self) -> None:
+        cycle: RequestResponseCycle | None = self.cycle
+        is_idle = cycle is None or cycle.response_complete
+        if is_idle and self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is kept of it by a timer."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where the two listeners are, once they are."""
+    """Where the two listeners are, once they are.
+
+    `retire` has the clients' one send its clients elsewhere, a reply each, while it still takes who comes.
+    """
 
     public: tuple[str, int]
     private: tuple[str, int]
+    retire: Callable[[], None]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -73,7 +128,13 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _listener(app: ASGIApp, http: type[HttpToolsProtocol], drain_s: float) -> _Listener:
+def _listener(
+    app: ASGIApp,
+    http: type[HttpToolsProtocol],
+    drain_s: float,
+    bounds: Bounds,
+    tls: ssl.SSLContext | None = None,
+) -> _Listener:
     config = uvicorn.Config(
         app,
         http=http,
@@ -85,12 +146,12 @@ def _listener(app: ASGIApp, http: type[HttpToolsProtocol], drain_s: float) -> _L
         date_header=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=bounds.idle_s,  # type: ignore[arg-type]  # it only waits so long
         # Requests end by themselves when the flights they wait for are ended; this is for what does not.
         timeout_graceful_shutdown=math.ceil(drain_s) + GRACE_S,
         backlog=BACKLOG,
     )
-    return _Listener(config)
+    return _Listener(config, bounds, tls)
 
 
 @contextlib.asynccontextmanager
@@ -99,23 +160,32 @@ async def listening(
     private: tuple[ASGIApp, socket.socket],
     drain_s: float,
     drain: Callable[[], Awaitable[None]],
+    *,
+    bounds: Bounds = DEFAULT_BOUNDS,
+    tls: tuple[ssl.SSLContext | None, ssl.SSLContext | None] = (None, None),
 ) -> AsyncIterator[Running]:
     """Both listeners, open while the block runs.
 
     On the way out the clients' listener takes no more, `drain` ends what its requests wait for, and they are
-    answered. The private one answers probes until the end.
+    answered. The private one answers probes until the end. `tls` is for the clients' and the private one.
     """
     web, short_cut, public_socket = public
     app, private_socket = private
+    protocol = speaking(web, short_cut, bounds, web.is_trusted)
+
+    def retire() -> None:
+        # Hits say nothing of a close: all take the road from now on.
+        protocol.short_cut, protocol.is_leaving = None, True
+
     # The protocol asks the site itself; there is no application between them.
-    clients = _listener(cast(ASGIApp, web), speaking(web, short_cut, web.max_body_bytes), drain_s)
-    operators = _listener(app, HttpToolsProtocol, drain_s)
+    clients = _listener(cast(ASGIApp, web), protocol, drain_s, bounds, tls[0])
+    operators = _listener(app, Operator, drain_s, bounds, tls[1])
     serving = asyncio.create_task(clients.serve([public_socket]))
     watching = asyncio.create_task(operators.serve([private_socket]))
     try:
         await _started(clients, serving)
         await _started(operators, watching)
-        yield Running(public_socket.getsockname()[:2], private_socket.getsockname()[:2])
+        yield Running(public_socket.getsockname()[:2], private_socket.getsockname()[:2], retire)
     finally:
         clients.end()
         await drain()
@@ -128,19 +198,3 @@ async def _started(listener: _Listener, serving: asyncio.Task[None]) -> None:
     # uvicorn tells of its start by an attribute only.
     while not (listener.started or serving.done()):  # noqa: ASYNC110
         await asyncio.sleep(0.005)
-
-
-async def until_signalled() -> None:
-    """Wait for SIGTERM or SIGINT; a second one ends the process at once."""
-    loop = asyncio.get_running_loop()
-    signalled = asyncio.Event()
-
-    def on_signal(number: int) -> None:
-        if signalled.is_set():
-            loop.remove_signal_handler(number)
-            signal.raise_signal(number)
-        signalled.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    await signalled.wait()

@@ -13,10 +13,13 @@ from typing import Protocol
 from gateway.core.errors import Reason, Refusal
 from gateway.core.headers import VARY, VARY_WITH_CORS, Fields, Own, join, lines, request_id
 from gateway.core.paths import PREFIX
-from gateway.core.peers import Network, peer_and_visitor
+from gateway.core.peers import Network, address_of, peer_and_visitor
 from gateway.core.replies import Reply
 from gateway.core.requests import Body, Request
 from gateway.edge.protocol import Head
+
+#: When who found no room for a connection may try again.
+TRY_AGAIN_S = 2.0
 
 
 class Road(Protocol):
@@ -44,7 +47,6 @@ class WebConfig:
 
     prefix: bytes
     cors: Cors
-    max_body_bytes: int
     trusted_proxies: Sequence[Network] = ()
 
 
@@ -63,10 +65,6 @@ class Web:
         self._new_id = new_id
         self._wall = wall
 
-    def max_body_bytes(self) -> int:
-        """How much of a body is read."""
-        return self._config().max_body_bytes
-
     async def answer(self, head: Head, peer: str, body: Body) -> Reply:
         """The reply to one request; `peer` is the address of the socket, if it has one."""
         fields = head.fields
@@ -83,7 +81,16 @@ class Web:
 
     def refuse(self, reason: Reason) -> Reply:
         """The reply to bytes that are no request, or none that is read to its end."""
-        return self._road.refuse(Request(self._new_id(), "-", b"", b"", {}, _no_body), Refusal(reason))
+        wait_s = TRY_AGAIN_S if reason is Reason.TOO_MANY_CONNECTIONS else None
+        refusal = Refusal(reason, retry_after_s=wait_s)
+        return self._road.refuse(Request(self._new_id(), "-", b"", b"", {}, _no_body), refusal)
+
+    def is_trusted(self, peer: str) -> bool:
+        """Whether that is the address of one of the `trusted_proxies`."""
+        address = address_of(peer)
+        return address is not None and any(
+            address.value in network for network in self._config().trusted_proxies
+        )
 
     def _request(self, head: Head, socket_peer: str, fields: Fields, body: Body) -> Request:
         config = self._config()
@@ -117,7 +124,7 @@ class Web:
         return Reply(204, join(lines(head), own), b"")
 
 
-async def _no_body() -> bytes:
+async def _no_body(_max_bytes: int) -> bytes:
     return b""
 
 

@@ -6,10 +6,14 @@ hashed.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import fcntl
 import hashlib
 import json
 import logging
+import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -22,37 +26,100 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from gateway.core.messages import Chat
 
+#: As much as Linux allows anybody; four thousand lines of requests.
+PIPE_BYTES = 1_048_576
 _NO_REMARKS: Mapping[str, object] = {}
 
 
-class JsonLines(structlog.WriteLogger):
-    """A stream of JSON lines.
+class Lines:
+    """Lines on a stream: each whole and at once, or not at all.
 
-    One write and one flush a line: what was logged is out before a crash, and no line is torn. To gather
-    lines would save less than half of what one costs, and lose the last ones: those that tell why.
+    One write a line, so that what was logged is out before a crash. To gather lines would save less than half
+    of what one costs, and lose the last ones: those that tell why.
 
-    A line that cannot be written (a full disk, a closed pipe) is lost and counted: no request fails for it.
+    A line that cannot be written (a full disk, a pipe that is full or closed, no stream at all) is lost and
+    counted: no request fails or waits for it. Of what was written in part the rest comes first, once it can.
     """
 
     lost = 0
 
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._descriptor = _own_descriptor(stream)
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+        self._rest = b""
+
     def msg(self, message: str) -> None:
         try:
-            super().msg(message)
+            if self._descriptor is None:
+                self._to_stream(message)
+                return
+            # Past the stream's own buffer, which would keep half a line and glue it to a later one.
+            rest = self._rest
+            data = rest + message.encode(self._encoding, "backslashreplace") + b"\n"
+            written = os.write(self._descriptor, data)
         except (OSError, ValueError):  # ValueError: the stream is closed
             self.lost += 1
+            return
+        if written < len(rest):
+            self._rest = rest[written:]
+            self.lost += 1
+        else:
+            self._rest = data[written:]
+
+    def _to_stream(self, message: str) -> None:
+        if self._stream is None:
+            raise ValueError("no stream")
+        self._stream.write(message + "\n")
+        self._stream.flush()
 
     log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
 
 
+class JsonLines(Lines):
+    """Lines of JSON."""
+
+
+def _own_descriptor(stream: TextIO | None) -> int | None:
+    """Where to write what the stream takes, without ever waiting for who reads it; None for one in memory.
+
+    A file is the stream's own descriptor. Anything else is opened anew: not to wait is a property of what was
+    opened, and other processes may share that. What cannot be opened anew is made not to wait all the same,
+    but for a terminal, whose shell would trip over it.
+    """
+    try:
+        shared = stream.fileno() if stream is not None else None
+    except (OSError, ValueError):
+        shared = None
+    if shared is None or stat.S_ISREG(os.fstat(shared).st_mode):
+        return shared
+    try:
+        own = os.open(f"/dev/fd/{shared}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        if not os.isatty(shared):
+            os.set_blocking(shared, False)
+        return shared
+    _widen(own)
+    return own
+
+
+def _widen(pipe: int) -> None:
+    """Let a pipe take what is logged while its reader is busy elsewhere, as far as the system lets it."""
+    with contextlib.suppress(OSError, AttributeError):  # no pipe, no such right, or no Linux
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
 def logger(
-    level: str, stream: TextIO = sys.stderr, wall: Callable[[], float] = time.time
+    level: str, stream: TextIO | None = sys.stderr, wall: Callable[[], float] = time.time
 ) -> FilteringBoundLogger:
-    """A logger from that level up (debug, info, warning, error). `wall` is epoch seconds."""
+    """A logger from that level up (debug, info, warning, error). `wall` is epoch seconds.
+
+    Without a stream, which is how Python says that standard error is closed, all lines are lost.
+    """
     number = logging.getLevelNamesMapping()[level.upper()]
-    for_eyes = stream.isatty()
+    for_eyes = stream is not None and stream.isatty()
     wrapped = structlog.wrap_logger(
-        structlog.PrintLogger(stream) if for_eyes else JsonLines(stream),
+        Lines(stream) if for_eyes else JsonLines(stream),
         processors=[
             structlog.processors.add_log_level,
             _stamper(wall),
@@ -62,6 +129,17 @@ def logger(
     )
     # Bound once: the lazy proxy would do it at every line.
     return cast(FilteringBoundLogger, wrapped.bind())
+
+
+def lost_lines(log: FilteringBoundLogger) -> int:
+    """How many lines of this logger could not be written."""
+    output = _output(log)
+    return output.lost if isinstance(output, Lines) else 0
+
+
+def _output(log: FilteringBoundLogger) -> object:
+    # structlog lets wrappers read it.
+    return getattr(log, "_logger", None)
 
 
 def _stamper(wall: Callable[[], float]) -> Processor:
@@ -93,8 +171,7 @@ class RequestLines:
     def __init__(self, log: FilteringBoundLogger) -> None:
         self.wanted = log.is_enabled_for(logging.INFO)
         self._log = log
-        # structlog lets wrappers read it.
-        output = getattr(log, "_logger", None)
+        output = _output(log)
         self._write = output.msg if isinstance(output, JsonLines) else None
 
     def say(

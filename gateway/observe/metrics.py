@@ -80,10 +80,22 @@ class Reloads:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What the process bears: the clients' connections, requests on the road, and what it suffered."""
+
+    connections: int = 0
+    requests: int = 0
+    lag_s: float = 0.0
+    log_lines_lost: int = 0
+    clock_jumps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Gauges:
     """What is looked up when somebody asks: keys by issuer, budgets by account, revocations in force.
 
-    `kept` has, for each kind of memory, the bytes that are kept and how many may be.
+    `kept` has, for each kind of memory, the bytes that are kept and how many may be; `breakers`, for each
+    account, whether its breaker is open.
     """
 
     flights: Callable[[], int] = int
@@ -92,6 +104,8 @@ class Gauges:
     budgets: Callable[[], Mapping[str, AccountBudget]] = dict
     revocations: Callable[[], int] = int
     kept: Callable[[], Mapping[str, tuple[int, int]]] = dict
+    breakers: Callable[[], Mapping[str, bool]] = dict
+    load: Callable[[], Load] = Load
 
 
 Kind = type[CounterMetricFamily] | type[GaugeMetricFamily] | type[HistogramMetricFamily]
@@ -161,6 +175,7 @@ class Metrics:
         #: what was wrong with a token → refusals
         self.token_refusals: Counter[str] = Counter()
         self.foreign_links = 0
+        self.other_session_keys = 0
         self.crashes = 0
         self.gauges = Gauges()
 
@@ -204,6 +219,7 @@ class Metrics:
             *self._policies(),
             *self._upstream(),
             *self._memory(),
+            *self._load(),
             *self._configuration(),
             _counter("crashes", "Fetches and requests that failed inside the gateway", self.crashes),
         ]
@@ -303,6 +319,17 @@ class Metrics:
             "account",
             {account: budget.pace for account, budget in budgets.items()},
         )
+        yield _gauges(
+            "breaker_open",
+            "1 while the account's upstream is left alone, but for a request that tries it now and then",
+            "account",
+            self.gauges.breakers(),
+        )
+        yield _counter(
+            "other_session_keys",
+            "Answers about a chat whose session key is not the chat's",
+            self.other_session_keys,
+        )
         yield _counter(
             "foreign_links",
             "Links that lead elsewhere than to a configured account, left alone",
@@ -323,6 +350,14 @@ class Metrics:
             "kind",
             {kind: most for kind, (_, most) in kept.items()},
         )
+
+    def _load(self) -> Iterator[Family]:
+        load = self.gauges.load()
+        yield _gauge("connections", "Connections of clients that are open", load.connections)
+        yield _gauge("requests_in_progress", "Requests on the road", load.requests)
+        yield _gauge("event_loop_lag_seconds", "How late the event loop is", load.lag_s)
+        yield _counter("log_lines_lost", "Log lines that could not be written", load.log_lines_lost)
+        yield _counter("clock_jumps", "Times that the wall clock was set", load.clock_jumps)
 
     def _configuration(self) -> Iterator[Family]:
         reloads = self.gauges.reloads()

@@ -116,6 +116,7 @@ class Observer:
             )
         else:
             self._metrics.foreign_links += outcome.foreign_links
+            self._metrics.other_session_keys += outcome.other_session_key
 
     def crashed(self, error: Exception) -> None:
         """Something failed inside the gateway: its kind is logged, its words may be anybody's and are not."""

@@ -49,7 +49,8 @@ class Usage:
     def _begun(self, day: int, client: str) -> Used:
         used = self._days.setdefault(day, {})[client] = Used()
         while len(self._days) > DAYS:
-            del self._days[min(self._days)]
+            # Not the oldest: a clock that ran ahead and was set back would have today's go, again and again.
+            del self._days[next(iter(self._days))]
         return used
 
     def table(self) -> list[dict[str, str | int]]:

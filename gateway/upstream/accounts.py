@@ -141,4 +141,6 @@ def _base_uri(body: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     host = said.get("baseURI") if isinstance(said, dict) else None
-    return host if isinstance(host, str) and _BARE_HOST.fullmatch(host) else None
+    if not isinstance(host, str) or not _BARE_HOST.fullmatch(host):
+        return None
+    return host if 0 < int(host.partition(":")[2] or "443") < 65_536 else None

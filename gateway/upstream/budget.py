@@ -100,11 +100,20 @@ class Ticket:
 
 
 class Budget:
-    """The budgets of all accounts. `pace` is asked each time; `now` is monotonic seconds."""
+    """The budgets of all accounts. `pace` is asked each time; `now` is monotonic seconds.
 
-    def __init__(self, pace: Callable[[str], Pace], now: Callable[[], float]) -> None:
+    `jitter` gives 0 to 1, without the 1, so that those who are refused together don't come back together.
+    """
+
+    def __init__(
+        self,
+        pace: Callable[[str], Pace],
+        now: Callable[[], float],
+        jitter: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._pace = pace
         self._now = now
+        self._jitter = jitter
         self._queues: dict[str, _Queue] = {}
 
     def ticket(self, account: str, client: Client, dies_at: float) -> Ticket:
@@ -114,6 +123,10 @@ class Budget:
     def patience_s(self, account: str) -> float:
         """How long one who waits for a flight waits for its turn."""
         return self._pace(account).wait_s
+
+    def busy(self, account: str) -> Failed:
+        """What one is told whose patience ends before the turn of the flight he waits for."""
+        return self._queue(account).busy()
 
     async def enter(self, ticket: Ticket) -> Failed | None:
         """Wait for the ticket's turn. None: go, and `leave` afterwards. At once where there is room."""
@@ -146,7 +159,7 @@ class Budget:
     def _queue(self, account: str) -> _Queue:
         queue = self._queues.get(account)
         if queue is None:
-            queue = _Queue(account, lambda: self._pace(account), self._now)
+            queue = _Queue(account, lambda: self._pace(account), self._now, self._jitter)
             self._queues[account] = queue
         return queue
 
@@ -192,10 +205,17 @@ def _came(ticket: Ticket) -> int:
 class _Queue:
     """One account: its rate, its places, and the lines of those who wait."""
 
-    def __init__(self, account: str, pace: Callable[[], Pace], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        account: str,
+        pace: Callable[[], Pace],
+        now: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
         self.account = account
         self._pace = pace
         self._now = now
+        self._jitter = jitter
         self._rate = _Rate(pace().burst, now())
         self._in_flight: Counter[Priority] = Counter()
         self._flight_s: float | None = None
@@ -281,6 +301,9 @@ class _Queue:
         now = self._now()
         self._rate.fill(now, self._pace())
         self._rate.slow_down(now, until)
+
+    def busy(self) -> Failed:
+        return self._busy(self._now(), self._pace())
 
     def _stand_in_line(self, ticket: Ticket) -> None:
         of = (ticket.client.name, ticket.client.priority)
@@ -394,7 +417,14 @@ class _Queue:
 
     def _refuse(self, ticket: Ticket, now: float, pace: Pace) -> None:
         self._remove(ticket)
-        ticket.refused = Failed(Reason.UPSTREAM_BUSY, retry_after_s=self._room_in_s(now, pace))
+        ticket.refused = self._busy(now, pace)
+
+    def _busy(self, now: float, pace: Pace) -> Failed:
+        room_in_s = self._room_in_s(now, pace)
+        # Up to half as long again, but at least one second of three. Whole ones are added, as the client is
+        # told whole ones: of less, most would be lost when that is rounded up.
+        seconds = math.floor(self._jitter() * max(3.0, room_in_s / 2 + 1))
+        return Failed(Reason.UPSTREAM_BUSY, retry_after_s=room_in_s + seconds)
 
     def _room_in_s(self, now: float, pace: Pace) -> float:
         """In how many seconds one more could board after all who wait now, by rate and by places."""

@@ -1,14 +1,18 @@
 """Which failures are remembered, so that a sick upstream is not asked at every poll.
 
 After a failure a target whose answers are shared is held back for a step that doubles up to a bound; then one
-request probes. A 429 speaks for the whole account: nothing is sent until its pause is over. No step and no
-believed pause is longer than five seconds: every request upstream also keeps a chat alive, and a chat has
-only ten seconds between the vendor's poll interval and its end.
+request probes. A 429 speaks for the whole account: nothing is sent until its pause is over. And where nothing
+of an account is answered any more, whatever is asked, its breaker opens: one request a step probes for all,
+and the first sign of life closes it. No step and no believed pause is longer than five seconds: every request
+upstream also keeps a chat alive, and a chat has only ten seconds between the vendor's poll interval and its
+end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cachetools import LRUCache
@@ -22,6 +26,29 @@ LAST_STEP_S = 5.0
 #: How long a 429 pauses at the least, and when it names no time: the vendor's retry page says a second.
 MIN_PAUSE_S = 1.0
 HELD_TARGETS = 50_000
+#: So many failures of an account in a row open its breaker. Resilience4j's default window begins at ten, too.
+TRIP = 10
+#: How long it is open at first: longer than a target's first step, as it is closed to everybody.
+FIRST_OPEN_S = 0.5
+
+DOWN = Failed(Reason.UPSTREAM_DOWN)
+#: Nothing came, or nothing but the upstream's own excuse. Any other answer is a sign of life.
+_LIFELESS = frozenset(
+    {
+        Reason.UPSTREAM_ERROR,
+        Reason.UPSTREAM_RESET,
+        Reason.UPSTREAM_TIMEOUT,
+        Reason.UPSTREAM_UNREACHABLE,
+    }
+)
+
+
+class Breaker(enum.Enum):
+    """How an account's breaker stands. HALF_OPEN: a step is over, and the next request probes."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +59,49 @@ class _Held:
 
 
 class Protection:
-    """Backoff for each target, pauses for each account. `now` is monotonic seconds."""
+    """Backoff for each target, pauses and a breaker for each account. `now` is monotonic seconds."""
 
     def __init__(self, now: Callable[[], float], max_pause_s: Callable[[], float]) -> None:
         self._now = now
         self._max_pause_s = max_pause_s
         self._targets: LRUCache[Key, _Held] = LRUCache(HELD_TARGETS)
         self._accounts: dict[str, _Held] = {}
+        #: How many in a row have failed; and the breakers that are not closed.
+        self._failures: Counter[str] = Counter()
+        self._down: dict[str, _Held] = {}
 
     def hold(self, account: str, key: Key | None) -> Failed | None:
-        """The failure that still stands for the account or the target, with what is left of its pause."""
+        """Of the failures that still stand for account and target the longest, with what is left of it."""
         now = self._now()
-        for held in (self._accounts.get(account), None if key is None else self._targets.get(key)):
-            if held is not None and now < held.until:
-                return Failed(held.failed.reason, held.failed.received, held.until - now)
-        return None
+        longest: _Held | None = None
+        of_target = None if key is None else self._targets.get(key)
+        for held in (self._accounts.get(account), of_target, self._down.get(account)):
+            if held is not None and held.until > (now if longest is None else longest.until):
+                longest = held
+        if longest is None:
+            return None
+        return Failed(longest.failed.reason, longest.failed.received, longest.until - now)
+
+    def admit(self, account: str) -> Failed | None:
+        """`hold` for a request that will be sent in this step of the loop, unless something still stands.
+
+        Where a step of the breaker is over, that request is the probe: the next one, twice as long, begins
+        with it. So a probe that never ends holds up nobody for longer, and a late failure of what was sent
+        before is not taken for its own.
+        """
+        hold = self.hold(account, None)
+        down = self._down.get(account)
+        if hold is None and down is not None:
+            self._open(account, min(down.step_s * 2, LAST_STEP_S))
+        return hold
 
     def failed(self, account: str, key: Key | None, failed: Failed) -> Failed:
         """Hold back what failed; the failure with the pause that is made of it, for the client to know.
 
         What nobody shares, a write or a read of its own, comes without a key: it is held back by nothing but
-        its account's pause.
+        its account's pause and breaker.
         """
+        self._count(account, failed.reason)
         pause_s: float | None = None
         now = self._now()
         if failed.reason is Reason.UPSTREAM_THROTTLED:
@@ -73,10 +121,39 @@ class Protection:
             self._targets[key] = _Held(failed, now + pause_s, pause_s)
         return Failed(failed.reason, failed.received, pause_s)
 
-    def succeeded(self, key: Key) -> None:
-        """The target answers again."""
-        self._targets.pop(key, None)
+    def succeeded(self, account: str, key: Key | None) -> None:
+        """The account answers, and so does the target, if anybody shares it."""
+        self._close(account)
+        if key is not None:
+            self._targets.pop(key, None)
 
     def forget_targets(self) -> None:
-        """All are somewhere else from now on. An account that has to pause still has to."""
+        """All are somewhere else from now on, and accounts too. One that has to pause still has to."""
         self._targets.clear()
+        self._failures.clear()
+        self._down.clear()
+
+    def state(self) -> Mapping[str, Breaker]:
+        """How the breakers stand of the accounts that failed last; those of all others are closed."""
+        return {account: self._state(account) for account in self._failures}
+
+    def _state(self, account: str) -> Breaker:
+        down = self._down.get(account)
+        if down is None:
+            return Breaker.CLOSED
+        return Breaker.OPEN if self._now() < down.until else Breaker.HALF_OPEN
+
+    def _count(self, account: str, reason: Reason) -> None:
+        if reason not in _LIFELESS:
+            self._close(account)
+            return
+        self._failures[account] += 1
+        if self._failures[account] >= TRIP and account not in self._down:
+            self._open(account, FIRST_OPEN_S)
+
+    def _open(self, account: str, step_s: float) -> None:
+        self._down[account] = _Held(DOWN, self._now() + step_s, step_s)
+
+    def _close(self, account: str) -> None:
+        self._failures.pop(account, None)
+        self._down.pop(account, None)

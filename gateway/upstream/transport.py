@@ -140,8 +140,9 @@ def plain(answer: Answer, max_bytes: int) -> Answer:
 
     Identity was asked for; gzip and deflate are understood all the same, and never past the bound.
     """
-    coding = (answer.header(b"content-encoding") or b"identity").strip().lower()
-    if coding == b"identity" or not answer.body:
+    # Several, in one field or in more, are in no set.
+    coding = b",".join(value for name, value in answer.headers if name == b"content-encoding").strip().lower()
+    if coding in {b"", b"identity"} or not answer.body:
         return answer
     if coding not in {b"gzip", b"x-gzip", b"deflate"}:
         raise Unanswered(Reason.UPSTREAM_BROKEN)
@@ -150,7 +151,7 @@ def plain(answer: Answer, max_bytes: int) -> Answer:
         body = inflater.decompress(answer.body, max_bytes + 1)
     except zlib.error:
         raise Unanswered(Reason.UPSTREAM_BROKEN) from None
-    if len(body) > max_bytes or not inflater.eof:
+    if len(body) > max_bytes or not inflater.eof or inflater.unused_data:
         raise Unanswered(Reason.UPSTREAM_BROKEN)
     return Answer(answer.status, answer.headers, body)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ import gateway.admin.client
 from gateway.admin.client import CallFailed, call
 from gateway.edge.server import bind
 from tests.admin.listener import TOKEN, Listener
+from tests.identity_provider import certified
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +92,31 @@ async def test_who_is_no_private_listener(
             await calling(address, TOKEN, "GET", "/usage")
         assert TOKEN not in str(failed.value)
         assert f"127.0.0.1:{address[1]}" in str(failed.value)
+
+
+@pytest.mark.parametrize(("shown", "is_answered"), [("server", True), ("other", False)])
+async def test_over_tls_only_the_listener_with_that_certificate_is_asked(
+    tmp_path: Path, shown: str, is_answered: bool
+) -> None:
+    contexts = {name: certified(tmp_path / name) for name in ("server", "other")}
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer(b"[]", b"content-length: 2\r\n"))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=contexts[shown]) as server:
+        address = server.sockets[0].getsockname()[:2]
+        asked = asyncio.to_thread(
+            call, address, TOKEN, "GET", "/usage", certificate_file=tmp_path / "server" / "server.pem"
+        )
+        if is_answered:
+            assert await asked == (200, [])
+        else:
+            with pytest.raises(CallFailed, match=r"does not show the certificate"):
+                await asked
+    assert bool(heads) == is_answered
 
 
 async def test_silence_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

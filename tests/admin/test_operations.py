@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Desk:
     def __init__(self, said: Settings, journal: Path) -> None:
         self.settings = said
         self.world = Simulation()
+        self.world.state = replace(self.world.state, max_body_bytes=said.max_body_bytes)
         self.reloaded = Reloaded()
         self.revocations = Revocations(None, journal, lambda: EPOCH)
         self.log = io.StringIO()

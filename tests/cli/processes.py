@@ -8,18 +8,25 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def started(*arguments: str, environ: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def started(
+    *arguments: str,
+    environ: dict[str, str] | None = None,
+    stderr: int = subprocess.PIPE,
+    first: Callable[[], object] | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    """A command, until the block ends. `first` is what its process does before."""
     command = [sys.executable, "-m", "gateway", *arguments]
     with subprocess.Popen(  # noqa: S603 - our own command
         command,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         env={**os.environ, **(environ or {})},
+        preexec_fn=first,  # noqa: PLW1509 - there are no threads here
     ) as process:
         try:
             yield process

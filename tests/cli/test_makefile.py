@@ -1,7 +1,8 @@
-"""`make` on a machine whose Python is too old."""
+"""`make`: on a machine whose Python is too old, and that what it runs is there."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -50,3 +51,21 @@ def test_another_python_can_be_named(tmp_path: Path, version: tuple[int, ...]) -
     made = make(tmp_path, version)
     assert "unexpected: -m venv .venv" in made.stderr
     assert "expected Python" not in made.stderr
+
+
+def test_what_it_runs_is_there() -> None:
+    text = (CHECKOUT / "Makefile").read_text()
+    named = set(re.findall(r"/python -m ((?:gateway|tests)[\w.]*)", text))
+    assert {"tests.benchmarks", "tests.supply.sbom"} <= named
+    places = {name: CHECKOUT / name.replace(".", "/") for name in named}
+    assert not {
+        name
+        for name, place in places.items()
+        if not ((place / "__main__.py").exists() or place.with_suffix(".py").exists())
+    }
+
+
+def test_its_targets_are_no_files() -> None:
+    text = (CHECKOUT / "Makefile").read_text()
+    targets = re.findall(r"^([a-z-]+):", text, re.MULTILINE)
+    assert sorted(re.findall(r"\.PHONY: (.*)", text)[0].split()) == sorted(targets)

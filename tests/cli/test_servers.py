@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from gateway.demo.stage import set_stage
+from gateway.edge.server import GRACE_S
 from tests.cli.processes import line_of, started, status_of
-
-BAD = Path(__file__).parents[1] / "config" / "bad"
+from tests.observe.log_schema import mistakes_of
 
 
 def stage(folder: Path, listen: str = "127.0.0.1:0") -> str:
@@ -36,8 +36,9 @@ def overlap(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_says_where_it_listens_and_ends_when_told(tmp_path: Path, number: int) -> None:
-    with started("serve", "--config", stage(tmp_path)) as process:
+def test_serve_says_where_it_listens_and_ends_when_told(tmp_path: Path, number: signal.Signals) -> None:
+    environ = {"CHAT_GATEWAY_DRAIN_DELAY_S": "1", "CHAT_GATEWAY_DRAIN_S": "3"}
+    with started("serve", "--config", stage(tmp_path), environ=environ) as process:
         said = line_of(process)
         assert (said["event"], said["level"]) == ("listening", "info")
         assert status_of(said["public"], "/api/account/123") == 401
@@ -46,7 +47,11 @@ def test_serve_says_where_it_listens_and_ends_when_told(tmp_path: Path, number: 
         out, err = process.communicate(timeout=15)
     assert process.returncode == 0
     assert out == ""
-    assert [json.loads(line)["event"] for line in err.splitlines()] == ["request", "stopped"]
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert [line["event"] for line in lines] == ["request", "ending", "stopped"]
+    at_most_s = (1 if number is signal.SIGTERM else 0) + 3 + GRACE_S
+    assert (lines[1]["signal"], lines[1]["at_most_s"]) == (number.name, at_most_s)
+    assert [mistake for line in lines for mistake in mistakes_of(line)] == []
 
 
 def test_serve_logs_warnings(tmp_path: Path) -> None:
@@ -70,24 +75,10 @@ def test_serve_logs_from_its_level_up(tmp_path: Path, level: str, events: set[st
     assert {json.loads(line)["event"] for line in err.splitlines()[:-1]} == events
 
 
-def test_serve_refuses_a_broken_configuration() -> None:
-    with started("serve", "--config", str(BAD / "many-at-once.yaml")) as process:
-        out, err = process.communicate(timeout=15)
-    assert (process.returncode, out) == (1, "")
-    assert len(err.splitlines()) > 1
-    assert all(line.startswith("many-at-once.yaml:") for line in err.splitlines())
-
-
-@pytest.mark.parametrize("command", ["serve", "emulator"])
-def test_an_address_in_use_is_named(tmp_path: Path, command: str) -> None:
+def test_an_address_in_use_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        arguments = (
-            ["--config", stage(tmp_path, f"127.0.0.1:{port}")]
-            if command == "serve"
-            else ["--port", str(port)]
-        )
-        with started(command, *arguments) as process:
+        with started("emulator", "--port", str(port)) as process:
             out, err = process.communicate(timeout=15)
     assert (process.returncode, out) == (1, "")
     assert err == f"cannot listen on 127.0.0.1:{port}: Address already in use\n"

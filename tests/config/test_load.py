@@ -121,7 +121,7 @@ def test_an_issuer_that_is_right_by_itself_is_handed_out(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("environ", "place"),
     [
-        ({}, "gateway.yaml:24"),
+        ({}, "gateway.yaml:36"),
         (
             {"CHAT_GATEWAY_ISSUERS": '[{"issuer": "i", "audience": "a", "jwks": "jwks.json"}]'},
             "environment variable CHAT_GATEWAY_ISSUERS",

@@ -25,11 +25,12 @@ from gateway.config.settings import (
     Cache,
     Cors,
     Discovery,
+    Edge,
     FailedTokens,
     Memory,
+    Overload,
     Revocations,
     Settings,
-    Upstream,
     needs_restart,
 )
 from gateway.core.messages import Representation
@@ -57,7 +58,7 @@ def minimal() -> dict[str, object]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("app-key", "ca.pem", "jwks.json", "secret"):
+    for name in ("app-key", "ca.pem", "jwks.json", "secret", "server.key", "server.pem"):
         (tmp_path / name).write_bytes((HERE / "good" / name).read_bytes())
     return tmp_path
 
@@ -83,6 +84,20 @@ def test_every_setting_of_the_good_file_arrives() -> None:
     folder = GOOD.parent
     assert settings.listen == Address("::1", 9080)
     assert settings.admin_listen == Address("localhost", 9081)
+    for tls in (settings.tls, settings.admin_tls):
+        assert tls is not None
+        assert (tls.certificate_file, tls.key_file) == (folder / "server.pem", folder / "server.key")
+    assert settings.edge == Edge(
+        max_head_bytes=8192,
+        max_fields=50,
+        max_target_bytes=4096,
+        head_ms=2000,
+        body_ms=3000,
+        idle_ms=60000,
+        send_ms=4000,
+        max_connections=5000,
+        max_connections_per_peer=500,
+    )
     assert settings.admin.model_dump() == {
         "token_file": folder / "admin-token",
         "open_metrics": False,
@@ -125,6 +140,7 @@ def test_every_setting_of_the_good_file_arrives() -> None:
         "refresh_s": 60,
         "cooldown_s": 5,
         "max_stale_s": 3600,
+        "proxy": "http://egress.example:3128",
         "token_type": "at+jwt",
         "client_claim": "azp",
     }
@@ -137,19 +153,28 @@ def test_every_setting_of_the_good_file_arrives() -> None:
     assert settings.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("2001:db8::1/128"))
     assert settings.discovery == Discovery(url="http://127.0.0.1:9100", allowed_domains=("chat.example",))
     assert settings.link_hosts == ("*.chat.example",)
-    assert settings.upstream == Upstream(
-        deadline_ms=4000, stale_after_ms=200, max_connections=50, max_answer_bytes=1048576, max_pause_ms=3000
-    )
+    assert settings.upstream.model_dump() == {
+        "deadline_ms": 4000,
+        "stale_after_ms": 200,
+        "max_connections": 50,
+        "max_answer_bytes": 1048576,
+        "max_pause_ms": 3000,
+        "ca_file": folder / "ca.pem",
+        "proxy": "http://egress.example:3128",
+        "refuse_other_session_key": True,
+    }
     assert settings.budget == Budget(
         per_second=100, burst=20, in_flight=40, queue=500, wait_ms=800, reserve_percent=30
     )
+    assert settings.overload == Overload(max_requests=1000, lag_ms=50)
     assert settings.cache == Cache(max_bytes=1048576)
     assert settings.memory == Memory(tokens_bytes=2097152, grants_bytes=4194304)
     assert settings.short_cut is False
     assert settings.max_body_bytes == 4096
     assert settings.default_representation is Representation.XML
     assert settings.cors == Cors(origins=("https://app.example", "http://localhost:3000"), max_age_s=60)
-    assert (settings.reload_s, settings.drain_s, settings.log_level) == (5, 20, "debug")
+    assert (settings.reload_s, settings.drain_delay_s, settings.drain_s) == (5, 3, 20)
+    assert settings.log_level == "debug"
 
 
 def test_the_good_file_leaves_nothing_at_its_default(folder: Path) -> None:
@@ -412,6 +437,7 @@ FOR_A_URL: dict[str, object] = {
     "refresh_s": 300,
     "cooldown_s": 10,
     "max_stale_s": 86_400,
+    "proxy": "http://egress.example:3128",
 }
 
 
@@ -534,16 +560,22 @@ def test_an_account_has_its_own_budget_or_the_common_one(folder: Path) -> None:
     assert settings.budget_of("2") == Budget(burst=7)
 
 
+TLS = {"certificate_file": "server.pem", "key_file": "server.key"}
 CHANGES: dict[str, object] = {
     "listen": "127.0.0.1:9080",
+    "tls": TLS,
     "admin_listen": "127.0.0.1:9081",
+    "admin_tls": TLS,
+    "edge": {"head_ms": 700},
     "revocations": {"journal": "journal"},
     "upstream.deadline_ms": 4_000,
     "upstream.max_connections": 7,
     "upstream.max_answer_bytes": 70_000,
+    "upstream.proxy": "http://egress.example:3128",
     "cache": {"max_bytes": 2_000_000},
     "memory": {"grants_bytes": 2_000_000},
     "short_cut": False,
+    "drain_delay_s": 7,
     "drain_s": 7,
     "log_level": "debug",
 }

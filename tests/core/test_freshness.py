@@ -233,6 +233,7 @@ def test_a_chat_that_is_gone_keeps_what_was_known() -> None:
 def test_only_an_unwell_upstream_excuses_a_stale_answer(reason: Reason) -> None:
     unwell = {
         "upstream-busy",
+        "upstream-down",
         "upstream-error",
         "upstream-reset",
         "upstream-throttled",

@@ -75,7 +75,7 @@ def told(
     now: float = 10.5,
     origin: bytes | None = None,
 ) -> Reply:
-    async def body() -> bytes:
+    async def body(_: int) -> bytes:
         return b""
 
     request = Request("id-1", method, f"{PATH}/info".encode(), b"", fields or {}, body, origin)
@@ -280,7 +280,9 @@ PROXY_ERRORS = {
     "proxy_internal_error",
     "proxy_internal_response",
 }
-FAILURES = [reason for reason in Reason if reason.status >= 500 and reason is not Reason.KEYS_UNAVAILABLE]
+#: Of the gateway itself: nobody behind it has to do with them.
+OURS = {Reason.KEYS_UNAVAILABLE, Reason.OVERLOADED, Reason.TOO_MANY_CONNECTIONS}
+FAILURES = [reason for reason in Reason if reason.status >= 500 and reason not in OURS]
 
 
 @pytest.mark.parametrize("received", [None, 503])
@@ -298,5 +300,6 @@ def test_proxy_status_says_what_went_wrong_behind(reason: Reason, received: int 
     assert parameters.keys() <= {"error", "received-status"}
 
 
-def test_a_refusal_says_nothing_of_the_upstream() -> None:
-    assert "proxy-status" not in fields_of(told(Refusal(Reason.NO_CLIENT)))
+@pytest.mark.parametrize("reason", [Reason.NO_CLIENT, *sorted(OURS, key=lambda reason: reason.slug)])
+def test_a_refusal_says_nothing_of_the_upstream(reason: Reason) -> None:
+    assert "proxy-status" not in fields_of(told(Refusal(reason)))

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import count, pairwise
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,43 +17,21 @@ from hypothesis import strategies as st
 from gateway.core.errors import Reason, Refusal
 from gateway.core.replies import Reply
 from gateway.core.requests import Request
-from gateway.edge.protocol import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
-from gateway.edge.server import KEEP_ALIVE_S
-from gateway.edge.web import Cors, Web, WebConfig
+from gateway.edge.protocol import Bounds
 from gateway.emulator import EmulatorConfig
-from tests.connections import Edge
+from tests.edge.road import BOUNDS, GET, HOST, MAX_BODY, Road, edge, replies, settle
 from tests.support import APP_KEY, World, account_path, chat_path, message, until, world
 from tests.virtual import simulate
 
 pytestmark = pytest.mark.anyio
 
-HOST = b"host: gateway.test\r\n"
-GET = b"GET /a HTTP/1.1\r\n" + HOST
-MAX_BODY = 1_000
+MAX_HEAD_BYTES, MAX_FIELDS = BOUNDS.max_head_bytes, BOUNDS.max_fields
+MAX_TARGET_BYTES = BOUNDS.max_target_bytes
+#: For those who send as slowly as it takes.
+PATIENT = Bounds(head_s=1e6, body_s=1e6, idle_s=1e6)
 
 
 # -- in memory: all cuts -------------------------------------------------------------------------------
-
-
-@dataclass
-class Road:
-    """Answers all with 200, once it has the body; takes down what it was asked and what was refused."""
-
-    asked: list[tuple[str, bytes, bytes, object]] = field(default_factory=list)
-    refused: list[Reason] = field(default_factory=list)
-
-    async def answer(self, request: Request) -> Reply:
-        body = await request.body()
-        if isinstance(body, Refusal):
-            return self.refuse(request, body)
-        self.asked.append((request.method, request.path + b"?" + request.query, body, request.fields))
-        await asyncio.sleep(0.01)
-        return Reply(200, b"x: 200 " + request.path[:9] + b"\r\ncontent-length: 0\r\n", b"")
-
-    def refuse(self, _: Request, refusal: Refusal) -> Reply:
-        reason = refusal.reason
-        self.refused.append(reason)
-        return Reply(reason.status, f"x: {reason.slug}\r\ncontent-length: 0\r\n".encode(), b"")
 
 
 @dataclass
@@ -67,19 +45,7 @@ class Heard:
 
     @property
     def told(self) -> list[str]:
-        """A word a reply: its status, or the problem."""
-        return re.findall(r"x: (200|[a-z-]+)", self.text.decode())
-
-
-def edge(road: Road) -> Edge:
-    ids = count()
-    config = WebConfig(b"", Cors(frozenset(), 0), MAX_BODY)
-    return Edge(Web(road, lambda: config, lambda: str(next(ids)), lambda: 0.0), None)
-
-
-async def settle() -> None:
-    """Until every answer that can be given has been."""
-    await asyncio.sleep(1)
+        return replies(self.text)
 
 
 def hear(segments: Iterable[bytes], *, waiting: bool = False) -> Heard:
@@ -87,7 +53,7 @@ def hear(segments: Iterable[bytes], *, waiting: bool = False) -> Heard:
 
     async def send() -> Heard:
         road, taken = Road(), 0
-        peer = edge(road).connect()
+        peer = edge(road, PATIENT).connect()
         for segment in segments:
             if peer.closed_at is not None:
                 break
@@ -294,25 +260,6 @@ def test_a_head_that_cannot_end_in_time_is_not_waited_for(size: int, told: list[
 def test_each_message_is_measured_anew() -> None:
     empty = trailed(b"x: y\r\n").replace(b"2\r\n{}\r\n", b"")
     assert hear([empty] * 2_000, waiting=True).told == ["200"] * 2_000
-
-
-def test_half_a_head_is_not_idle() -> None:
-    """The timer is for connections on which nothing is asked."""
-
-    async def ask() -> None:
-        peer = edge(Road()).connect()
-        peer.send(GET + b"\r\n")
-        await settle()
-        peer.send(GET)
-        await asyncio.sleep(2 * KEEP_ALIVE_S)
-        peer.send(b"\r\n")
-        await settle()
-        assert peer.text.count(b"HTTP/1.1 200 OK") == 2
-        assert peer.closed_at is None
-        await asyncio.sleep(KEEP_ALIVE_S)
-        assert peer.closed_at is not None
-
-    simulate(ask())
 
 
 # -- in memory: what goes wrong around a head ----------------------------------------------------------

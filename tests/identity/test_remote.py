@@ -30,6 +30,7 @@ from gateway.identity.keys import ALGORITHMS
 from gateway.identity.keysets import MAX_BYTES, MAX_KEYS, KeySet, KeySetError, parse_published
 from gateway.identity.remote import RemoteKeys, discover
 from gateway.identity.tokens import Issuer, Verifier
+from tests.proxy import FAILURES, WORDS, Behaviour, hangs, proxying, tunnels_nowhere
 from tests.virtual import virtual
 
 Jwk = dict[str, Any]
@@ -796,6 +797,49 @@ async def test_a_bearer_token_that_is_none_is_not_sent(
             await Fetcher(authority.ca_file, path)(server.url())
         assert server.heads == []
     assert content in {None, b"", b"\n"} or content not in str(caught.value).encode()
+
+
+# An egress proxy.
+
+
+@pytest.mark.anyio
+async def test_keys_come_by_the_proxy_and_it_sees_no_token(authority: Authority, tmp_path: Path) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("bearer-of-ours")
+    async with serving(authority, ok(b"{}")) as server, proxying() as proxy:
+        assert await Fetcher(authority.ca_file, token_file, proxy=proxy.url)(server.url()) == b"{}"
+        assert [head.split(b"\r\n")[0] for head in proxy.heads] == [
+            b"CONNECT localhost:%d HTTP/1.1" % server.port
+        ]
+        assert b"authorization: Bearer bearer-of-ours\r\n" in server.heads[0]
+    assert b"uthorization" not in proxy.sent
+    assert b"bearer-of-ours" not in proxy.sent
+
+
+@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.anyio
+async def test_a_proxy_that_makes_no_tunnel(authority: Authority, name: str) -> None:
+    async with serving(authority, ok(b"{}")) as server, proxying() as proxy:
+        proxy.behaviour = FAILURES[name]
+        with pytest.raises(Unfetched, match=r"expected a.* got") as caught:
+            await Fetcher(authority.ca_file, proxy=proxy.url)(server.url())
+        assert WORDS.decode() not in str(caught.value)
+        assert not server.heads
+
+
+@pytest.mark.parametrize("behaviour", [hangs, tunnels_nowhere])
+@pytest.mark.anyio
+async def test_a_proxy_that_hangs_is_left(authority: Authority, behaviour: Behaviour) -> None:
+    async with serving(authority, ok(b"{}")) as server, proxying() as proxy:
+        proxy.behaviour = behaviour
+        with pytest.raises(Unfetched, match="expected an answer in time, got none"):
+            await Fetcher(authority.ca_file, deadline_s=0.3, proxy=proxy.url)(server.url())
+
+
+@pytest.mark.anyio
+async def test_no_proxy_is_no_connection(authority: Authority) -> None:
+    with pytest.raises(Unfetched, match="expected a connection, got none"):
+        await Fetcher(authority.ca_file, proxy="http://127.0.0.1:1")("https://localhost:1/")
 
 
 # Kubernetes, whose API server is an issuer.

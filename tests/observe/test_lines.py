@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import errno
+import fcntl
 import io
-from collections.abc import Mapping
-from typing import Any
+import json
+import os
+import resource
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 from hypothesis import given
@@ -13,7 +23,7 @@ from hypothesis import strategies as st
 
 from gateway.core.messages import Chat
 from gateway.core.replies import How
-from gateway.observe.logs import RequestLines, hashed, logger
+from gateway.observe.logs import PIPE_BYTES, JsonLines, Lines, RequestLines, hashed, logger, lost_lines
 from tests.observe.trips import CHAT, SHADOW, Desk, delivered
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -125,3 +135,208 @@ def test_on_a_terminal_lines_are_for_eyes(level: str) -> None:
         assert "{" not in line
         for said in ("2026-11-22T10:27:03", "info", "request", hashed(CHAT), str(status)):
             assert said in line
+
+
+# -- lines that cannot be written --------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def piped() -> Iterator[tuple[int, TextIO]]:
+    """A pipe: its end to read from, and a stream into it that blocks, as standard error does."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", encoding="utf-8") as stream:
+        yield reader, stream
+        with contextlib.suppress(OSError):
+            os.close(reader)
+
+
+def fill(writer: int) -> int:
+    """Write until no more fits in, and say how much that was."""
+    os.set_blocking(writer, False)
+    written = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            written += os.write(writer, b"x" * 512)
+    os.set_blocking(writer, True)
+    return written
+
+
+def read(reader: int, size: int = PIPE_BYTES) -> list[str]:
+    return os.read(reader, size).decode().splitlines()
+
+
+def drained(reader: int) -> bytes:
+    """All that is there to be read."""
+    received = b""
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            received += os.read(reader, PIPE_BYTES)
+    return received
+
+
+@pytest.mark.parametrize("kind", [JsonLines, Lines], ids=["JSON", "for eyes"])
+def test_a_pipe_that_nobody_reads_blocks_nobody(kind: type[Lines]) -> None:
+    with piped() as (reader, stream):
+        lines = kind(stream)
+        lines.msg("first")
+        filled = fill(stream.fileno())
+        for index in range(3):
+            lines.msg(f"lost {index}")
+        assert lines.lost == 3
+        assert len(os.read(reader, PIPE_BYTES)) == filled + len("first\n")
+        lines.msg("next")
+        assert (read(reader), lines.lost) == (["next"], 3)
+
+
+def test_of_a_line_that_went_out_in_part_the_rest_comes_first() -> None:
+    """Longer than what a pipe takes whole or not at all."""
+    long = ["a" * 9_000, "b" * 9_000, "c" * 9_000]
+    with piped() as (reader, stream):
+        lines = JsonLines(stream)
+        fill(stream.fileno())
+        os.read(reader, 4_096)
+        lines.msg(long[0])
+        lines.msg(long[1])
+        assert lines.lost == 1
+        received = drained(reader)
+        lines.msg(long[2])
+        received += drained(reader)
+        assert received.lstrip(b"x").decode().splitlines() == [long[0], long[2]]
+
+
+def test_others_who_write_to_the_same_pipe_still_wait() -> None:
+    with piped() as (reader, stream):
+        logger("info", stream)
+        assert os.get_blocking(stream.fileno())
+        del reader
+
+
+def test_a_pipe_is_made_wide() -> None:
+    with piped() as (reader, stream):
+        before = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
+        JsonLines(stream)
+        assert fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ) == PIPE_BYTES > before
+
+
+def test_a_pipe_whose_reader_has_gone_loses_lines() -> None:
+    with piped() as (reader, stream):
+        lines = JsonLines(stream)
+        os.close(reader)
+        lines.msg("lost")
+        assert lines.lost == 1
+
+
+def test_a_socket_that_nobody_reads_blocks_nobody() -> None:
+    """As under systemd. It cannot be opened anew."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, theirs.makefile("w") as stream:
+        lines = JsonLines(stream)
+        while not lines.lost:
+            lines.msg("x" * 1_000)
+        received = drained(ours.fileno())
+        lines.msg("next")
+        received += drained(ours.fileno())
+        assert set(received.splitlines()) == {b"x" * 1_000, b"next"}
+        assert (received.endswith(b"next\n"), lines.lost) == (True, 1)
+
+
+def test_a_full_disk_loses_lines() -> None:
+    with Path("/dev/full").open("w") as stream:
+        log = logger("info", stream)
+        for told in range(1, 4):
+            log.info("lost")
+            RequestLines(log).say(**SAID)
+            assert lost_lines(log) == 2 * told
+        # Nothing of them is left to come out later.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+SAID: Any = {
+    **dict.fromkeys(("request_id", "client", "rule", "method", "resource", "outcome"), "x"),
+    "chat": None,
+    "status": 200,
+    "seconds": 0.0,
+    "wall": 0.0,
+}
+
+
+@pytest.mark.parametrize("room", range(1, 12))
+def test_a_disk_that_was_full_for_a_while_has_whole_lines_only(room: int) -> None:
+    """A limit on the size of files ends a write as a full disk does: in the middle of a line."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with tempfile.TemporaryFile("w+") as stream:
+        lines = JsonLines(stream)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+            for text in ("one", "two", "three"):
+                lines.msg(text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
+        lines.msg("four")
+        stream.seek(0)
+        written = stream.read()
+    assert set(written.splitlines()) <= {"one", "two", "three", "four"}
+    assert len(written.splitlines()) == 4 - lines.lost
+    assert written.endswith("four\n")
+
+
+def test_without_a_stream_all_lines_are_lost() -> None:
+    log = logger("info", None)
+    log.info("lost")
+    RequestLines(log).say(**SAID)
+    assert lost_lines(log) == 2
+
+
+def test_a_stream_in_memory_that_is_closed_loses_lines() -> None:
+    stream = io.StringIO()
+    log = logger("info", stream)
+    log.info("written")
+    assert lost_lines(log) == 0
+    stream.close()
+    log.info("lost")
+    assert lost_lines(log) == 1
+
+
+class Gone(io.StringIO):
+    """A terminal that was closed."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, text)
+
+
+def test_a_line_for_eyes_is_lost_like_any_other() -> None:
+    log = logger("info", Gone())
+    log.info("lost")
+    RequestLines(log).say(**SAID)
+    assert lost_lines(log) == 2
+
+
+def test_on_a_real_terminal_lines_are_written_at_once() -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as stream:
+        logger("info", stream).info("said", name="G\u00fcnther")
+        told = os.read(ours, 4_096).decode()
+    assert ("said" in told, "G\u00fcnther" in told, told.endswith("\r\n")) == (True, True, True)
+    os.close(ours)
+
+
+def test_what_cannot_be_spelled_is_written_all_the_same() -> None:
+    with tempfile.TemporaryFile("w+", encoding="ascii") as stream:
+        Lines(stream).msg("G\u00fcnther \ud800")
+        stream.seek(0)
+        assert stream.read() == "G\\xfcnther \\ud800\n"
+
+
+def test_a_file_gets_the_lines_of_the_logger(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        log = logger("info", stream)
+        log.info("first")
+        RequestLines(log).say(**SAID)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["first", "request"]

@@ -21,6 +21,7 @@ from gateway.observe.metrics import (
     Durations,
     Family,
     Gauges,
+    Load,
     Metrics,
     Reloads,
 )
@@ -52,6 +53,8 @@ GAUGES = Gauges(
     budgets=lambda: {"123": AccountBudget(8, 6, 0.5)},
     revocations=lambda: 9,
     kept=lambda: {"entries": (10, 20), "tokens": (30, 40)},
+    breakers=lambda: {"123": True, "456": False},
+    load=lambda: Load(11, 12, 0.25, 13, 14),
 )
 
 

@@ -44,7 +44,7 @@ SHADOW = Shadow("partner-next", "action-denied", "partner-next/default-deny")
 SECRETS = (CHAT.id, "Wilhelmina", "eyJhbGci", "192.0.2.77", "198.51.100.9", "/api/account")
 
 
-async def _body() -> bytes | Refusal:
+async def _body(_: int) -> bytes | Refusal:
     return b"Wilhelmina"
 
 

@@ -38,6 +38,7 @@ BEYOND = {
     "client-limits-resource-unknown",
     "client-match-one-of-unknown-issuer",
     "client-with-unknown-issuer",
+    "resource-body-of-a-read",
     "resource-bridge-page",
     "resource-cached-not-coalesced",
     "resource-cached-write",

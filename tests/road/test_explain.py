@@ -132,7 +132,7 @@ class Ask:
         if self.subject is not None:
             named[b"authorization"] = f"Bearer {self.subject}".encode()
 
-        async def read() -> bytes | Refusal:
+        async def read(_: int) -> bytes | Refusal:
             return self.body
 
         path, query = self.path.encode(), self.query.encode()

@@ -19,7 +19,7 @@ from typing import Any
 
 import uvloop
 
-from gateway.demo.wire import Broken, Client, Response
+from gateway.demo.wire import Broken, Client
 from gateway.emulator import EmulatorConfig, Fault
 from tests.shows.stand import HOST, asking
 from tests.support import APP_KEY, World, chat_path, world
@@ -28,6 +28,8 @@ CALLERS = 40
 SECONDS = 5.0
 CONNECTIONS = 10
 REQUESTS = 100
+#: How often each of them may miss the deadline.
+TRIES = 5
 #: The nearest deadline that can be configured, and an upstream that makes a queue of ten miss it.
 DEADLINE_MS = 100
 UPSTREAM_S = 0.06
@@ -71,14 +73,25 @@ async def storm(it: World, callers: int, seconds: float) -> Counter[str]:
 
 
 async def answered(it: World, requests: int) -> int:
-    """How many of so many requests get a 200, as many at a time as there are connections."""
+    """How many of so many requests get a 200, as many at a time as there are connections.
+
+    A deadline that near is missed now and then by a machine with other things to do; so whoever missed it
+    asks again. Who waits for a place that was lost, misses it each time.
+    """
     path = chat_path(it.chat(), "/info/agentTyping")
     crowd = [Client(HOST, it.addresses.public[1]) for _ in range(CONNECTIONS)]
+
+    async def is_answered(client: Client) -> bool:
+        for _ in range(TRIES):
+            said = await client.ask(asking(path, it.token()))
+            if said.status != 504:
+                return said.status == 200
+        return False
+
     good = 0
     for _ in range(requests // CONNECTIONS):
-        asked = [client.ask(asking(path, it.token())) for client in crowd]
-        said = await asyncio.gather(*asked, return_exceptions=True)
-        good += sum(isinstance(one, Response) and one.status == 200 for one in said)
+        said = await asyncio.gather(*map(is_answered, crowd), return_exceptions=True)
+        good += said.count(True)
     for client in crowd:
         client.close()
     return good

@@ -45,9 +45,9 @@ def now() -> float:
 class World:
     """A budget, and what became of everyone who came."""
 
-    def __init__(self, pace: Pace = PACE) -> None:
+    def __init__(self, pace: Pace = PACE, luck: float = 0.0) -> None:
         self.pace = pace
-        self.budget = Budget(lambda _: self.pace, now)
+        self.budget = Budget(lambda _: self.pace, now, lambda: luck)
         #: (when, name) of each boarding, in order.
         self.boardings: list[tuple[float, str]] = []
         self.refusals: list[tuple[float, str, Failed]] = []
@@ -660,6 +660,43 @@ async def test_a_refusal_counts_the_pause_and_what_is_slow_after_it(
     world.budget.slow_down(ACCOUNT, until)
     await world.fly(world.ticket(SERVICE))
     assert [refused.retry_after_s for _, _, refused in world.refusals] == [pytest.approx(retry_after_s)]
+
+
+@pytest.mark.parametrize(
+    ("per_s", "luck", "retry_after_s"),
+    [
+        pytest.param(50, 0.33, 1.0, id="short, one of three"),
+        pytest.param(50, 0.34, 2.0, id="short, two of three"),
+        pytest.param(50, 0.999, 3.0, id="short, three of three"),
+        pytest.param(0.25, 0.999, 6.0, id="half as long again"),
+        pytest.param(0.05, 0.5, 25.0, id="long, in the middle"),
+        pytest.param(0.05, 0.999, 30.0, id="long, half as long again"),
+    ],
+)
+@virtual
+async def test_those_who_are_refused_together_do_not_come_back_together(
+    per_s: float, luck: float, retry_after_s: float
+) -> None:
+    """By whole seconds: of less, nothing would be left when it is written."""
+    world = World(replace(PACE, per_s=per_s, queue=0), luck)
+    await world.drained()
+    await world.fly(world.ticket(SERVICE))
+    assert [refused.retry_after_s for _, _, refused in world.refusals] == [pytest.approx(retry_after_s)]
+    assert world.budget.busy(ACCOUNT) == world.refusals[0][2]
+
+
+@virtual
+async def test_who_gives_up_is_told_what_the_refused_are_told() -> None:
+    world = World(replace(PACE, queue=9, per_s=2))
+    await world.drained()
+    assert world.budget.busy(ACCOUNT) == Failed(Reason.UPSTREAM_BUSY, None, 1.0)
+    with tasks() as start:
+        for _ in range(9):
+            start(world.fly(world.ticket(SERVICE)))
+        await asyncio.sleep(0.25)
+        # Half a token is there, and nine wait.
+        assert world.budget.busy(ACCOUNT) == Failed(Reason.UPSTREAM_BUSY, None, 4.75)
+        assert world.state.waiting == 9
 
 
 # -- joining ---------------------------------------------------------------------------------------------

@@ -5,101 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from gateway.core.errors import Reason
-from gateway.upstream.session import Session, Unanswered
-from tests.identity_provider import certified
+from gateway.upstream.session import Session, Unanswered, trusted
+from tests.identity_provider import CA_FILE, certified
 from tests.support import until
+from tests.upstream.peers import (
+    ANSWER,
+    CHUNKED,
+    FIELDS,
+    MAX_BYTES,
+    OK,
+    STRAY,
+    Turn,
+    always,
+    ask,
+    peer,
+    session,
+)
 
 pytestmark = pytest.mark.anyio
-
-MAX_BYTES = 1000
-OK = b"HTTP/1.1 200 OK\r\n"
-CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
-ANSWER = OK + b"content-length: 4\r\n\r\nbody"
-STRAY = OK + b"content-length: 5\r\n\r\nstray"
-FIELDS = ((b"accept", b"x/y"), (b"accept-encoding", b"identity"), (b"user-agent", b"me"))
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """It is the peer's turn: on which of its connections, and to answer the how manieth request there."""
-
-    writer: asyncio.StreamWriter
-    connection: int
-    asked: int
-
-
-Answering = Callable[[Turn], Awaitable[None]]
-
-
-class Peer:
-    """A server that answers, and counts."""
-
-    def __init__(self, answering: Answering) -> None:
-        self.answering = answering
-        self.connections = 0
-        self.open = 0
-        self.most = 0
-        self.requests: list[bytes] = []
-        self.origin = ""
-        self.hangs_up = False
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.hangs_up:
-            writer.close()
-            return
-        self.connections += 1
-        self.open += 1
-        self.most = max(self.most, self.open)
-        connection, asked = self.connections, 0
-        # RuntimeError is what uvloop says when the other side is gone.
-        with contextlib.suppress(
-            asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, RuntimeError
-        ):
-            while True:
-                self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-                asked += 1
-                await self.answering(Turn(writer, connection, asked))
-                await writer.drain()
-        self.open -= 1
-        writer.close()
-
-
-@contextlib.asynccontextmanager
-async def peer(answering: Answering, context: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
-    it = Peer(answering)
-    async with await asyncio.start_server(it, "127.0.0.1", 0, ssl=context) as server:
-        scheme = "http" if context is None else "https"
-        it.origin = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        yield it
-
-
-@contextlib.asynccontextmanager
-async def session(most: int = 10, idle_s: float = 15.0) -> AsyncIterator[Session]:
-    it = Session(most, idle_s)
-    try:
-        yield it
-    finally:
-        await it.aclose()
-
-
-def always(answer: bytes) -> Answering:
-    async def answering(turn: Turn) -> None:
-        turn.writer.write(answer)
-
-    return answering
-
-
-async def ask(by: Session, origin: str, path: str = "/") -> bytes:
-    async with asyncio.timeout(5):
-        return (await by.ask("GET", origin + path, FIELDS, MAX_BYTES)).body
 
 
 async def reason(by: Session, origin: str) -> tuple[Reason, bool]:
@@ -248,6 +176,10 @@ ENDLESS = {
     "body": (OK + b"\r\n", b"x" * 1000),
     "chunks": (CHUNKED, b"1\r\nx\r\n" * 200),
     "trailers": (CHUNKED + b"0\r\n", b"a: b\r\n" * 200),
+    "chunk extension": (CHUNKED + b"1;", b"x" * 1000),
+    "chunk extensions": (CHUNKED, b"1;" + b"x" * 1000 + b"\r\nx\r\n"),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 200),
+    "interim fields": (b"HTTP/1.1 103 Early Hints\r\n", b"a: b\r\n" * 200),
     "field": (OK + b"a: ", b"x" * 1000),
     "fields": (OK, b"a: b\r\n" * 200),
 }
@@ -291,6 +223,7 @@ FOLLOWING = {
 @pytest.mark.parametrize("name", FOLLOWING)
 async def test_what_follows_an_answer_reaches_nobody(name: str, when: str) -> None:
     following, then = FOLLOWING[name]
+    is_said = asyncio.Event()
     at = {"at once": 0, "with the body": len(ANSWER) - 4, "later": len(ANSWER)}[when]
 
     async def answering(turn: Turn) -> None:
@@ -302,12 +235,15 @@ async def test_what_follows_an_answer_reaches_nobody(name: str, when: str) -> No
         await turn.writer.drain()
         await asyncio.sleep(0.01)
         turn.writer.write(everything[at:])
+        is_said.set()
 
     async with peer(answering) as it, session() as by:
         said = []
         for _ in range(3):
             with contextlib.suppress(Unanswered):
                 said.append(await ask(by, it.origin))
+            # What comes only after the next request has left nobody can tell from its answer.
+            await is_said.wait()
             await asyncio.sleep(0.02)
         assert set(said) == {b"body"}
         assert len(said) >= 2
@@ -502,12 +438,48 @@ async def test_only_who_is_cancelled_while_connecting_misses_somebody(scheme: st
 
 
 async def test_only_who_is_trusted_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = certified(tmp_path)
+    context = certified(tmp_path / "one")
+    certified(tmp_path / "other")
+    one, other = (trusted(tmp_path / name / CA_FILE) for name in ("one", "other"))
     # Whom the environment names is not whom the system trusts.
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "one" / CA_FILE))
     async with peer(always(ANSWER), context) as it, session() as by:
-        assert await reason(by, it.origin) == (Reason.UPSTREAM_UNREACHABLE, False)
+        for nobody in (None, trusted(None), other):
+            if nobody is not None:
+                by.trust(nobody)
+            assert await reason(by, it.origin) == (Reason.UPSTREAM_UNREACHABLE, False)
         assert not it.requests
-        by._trusted.load_verify_locations(tmp_path / "ca.pem")
+        by.trust(one)
         assert [await ask(by, it.origin) for _ in range(2)] == [b"body"] * 2
         assert it.connections == 1
+        # A connection is kept that it would not make.
+        by.trust(other)
+        assert await reason(by, it.origin) == (Reason.UPSTREAM_UNREACHABLE, False)
+        assert len(it.requests) == 2
+
+
+async def test_whom_to_trust_may_change_while_a_request_is_under_way(tmp_path: Path) -> None:
+    context = certified(tmp_path)
+    answered = asyncio.Event()
+
+    async def answering(turn: Turn) -> None:
+        await answered.wait()
+        turn.writer.write(ANSWER)
+
+    async with peer(answering, context) as it, session() as by:
+        by.trust(trusted(tmp_path / CA_FILE))
+        asking = asyncio.create_task(ask(by, it.origin))
+        await until(lambda: bool(it.requests))
+        by.trust(trusted(tmp_path / CA_FILE))
+        answered.set()
+        assert await asking == b"body"
+        assert await ask(by, it.origin) == b"body"
+        assert it.connections == 2
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no PEM"])
+def test_a_file_without_certificates_is_an_oserror(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / CA_FILE).write_bytes(content)
+    with pytest.raises(OSError):  # noqa: PT011 - which of its kinds depends on the content
+        trusted(tmp_path / CA_FILE)

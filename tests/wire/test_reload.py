@@ -480,17 +480,25 @@ async def test_entries_live_through_a_change_of_policies(tmp_path: Path) -> None
         assert it.upstream_requests() == 1
 
 
+GOOD_FILES = Path(__file__).parents[1] / "config" / "good"
+CERTIFIED = {"certificate_file": str(GOOD_FILES / "server.pem"), "key_file": str(GOOD_FILES / "server.key")}
+
 #: A setting that is read at the start only → another value.
 LATER: Mapping[str, object] = {
     "listen": "127.0.0.1:1",
+    "tls": CERTIFIED,
     "admin_listen": "127.0.0.1:2",
+    "admin_tls": CERTIFIED,
+    "edge": {"head_ms": 700},
     "revocations": {"journal": "journal"},
     "upstream.deadline_ms": 3000,
     "upstream.max_connections": 1,
     "upstream.max_answer_bytes": 65_536,
+    "upstream.proxy": "http://egress.example:3128",
     "cache": {"max_bytes": 1_048_576},
     "memory": {"tokens_bytes": 1_048_576},
     "short_cut": False,
+    "drain_delay_s": 1,
     "drain_s": 1,
     "log_level": "error",
 }
@@ -1091,6 +1099,7 @@ def test_sighup_has_everything_read_again(tmp_path: Path) -> None:
         upstream="http://127.0.0.1:1",
         app_key=APP_KEY,
         reload_s=SELDOM_S,
+        drain_delay_s=0,
     )
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(stage.config)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own
@@ -1111,8 +1120,8 @@ def test_sighup_has_everything_read_again(tmp_path: Path) -> None:
             told = line()
             assert told["event"] == "configuration refused"
             assert "clients.partner.denny" in str(told["mistakes"])
-            process.send_signal(signal.SIGTERM)
-            assert line()["event"] == "stopped"
+            process.send_signal(signal.SIGINT)
+            assert [line()["event"], line()["event"]] == ["ending", "stopped"]
             assert process.wait(10) == 0
         finally:
             process.kill()

@@ -10,9 +10,11 @@ import contextlib
 import io
 import json
 import re
+import shutil
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -24,8 +26,9 @@ from gateway.demo.stage import ACCOUNT, AUDIENCE, ISSUER, set_stage
 from gateway.emulator import Emulator, EmulatorConfig, Fault, serve
 from gateway.identity.development import kid_of, mint, new_key
 from gateway.observe.logs import logger
-from tests.identity_provider import CA_FILE, DISCOVERY, provider
-from tests.reloading import changeable, operator, say
+from tests.identity_provider import CA_FILE, DISCOVERY, certified, provider, response, says
+from tests.proxy import proxying
+from tests.reloading import SELDOM_S, changeable, operator, say
 from tests.support import (
     APP_KEY,
     FRESH_S,
@@ -36,6 +39,7 @@ from tests.support import (
     account_path,
     chat_path,
     links_of,
+    message,
     policies_with,
     short_lived,
     until,
@@ -62,6 +66,13 @@ async def of_a_long_answer(it: World) -> object:
     it.emulator.fail(Fault(body=json.dumps({"info": {"state": "ended", "pad": "x" * 1_100_000}}).encode()))
     await it.get(target)
     return is_hit(await it.get(target))
+
+
+async def of_another_session(it: World) -> object:
+    """Whether an info is refused that says it is of another session."""
+    chat = it.chat()
+    it.emulator.fail(Fault(body=b'{"info": {"state": "chatting", "chatSessionKey": "another"}}'))
+    return (await it.get(chat_path(chat, "/info"))).problem
 
 
 async def of_a_long_body(it: World) -> object:
@@ -188,7 +199,68 @@ def of_the_pace(name: str) -> Callable[[World], Awaitable[object]]:
     return look
 
 
+def of_the_overload(name: str) -> Callable[[World], Awaitable[object]]:
+    """From when on requests are refused; whose are, its own tests see."""
+
+    async def look(it: World) -> object:
+        return getattr(it.gateway.overload._bounds(), name)
+
+    return look
+
+
+def of_a_head(rest: str = "", **fields: str) -> Callable[[World], Awaitable[object]]:
+    """What a client is answered who has these in its head."""
+
+    async def look(it: World) -> object:
+        return (await it.get(account_path() + rest, **fields)).status
+
+    return look
+
+
+def of_what_is_sent(data: bytes) -> Callable[[World], Awaitable[object]]:
+    """What a client hears, in twice the time that is set, who sends this and no more."""
+
+    async def look(it: World) -> object:
+        bearer = it.bearer()["authorization"].encode()
+        async with it.wire() as wire:
+            await wire.send(data.replace(b"TOKEN", bearer))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * SOON_MS / 1000):
+                    said = await wire.until_closed()
+                    return said[9:12] or "nothing more"
+        return None
+
+    return look
+
+
+async def of_a_reader(it: World) -> object:
+    """Whether a client gets all of a long answer that takes nothing of it at first."""
+    pad = "x" * 7_000_000
+    it.emulator.fail(Fault(body=json.dumps({"pad": pad}).encode()))
+    async with it.wire() as wire:
+        await wire.send(message("GET", account_path(), it.bearer()))
+        await until(lambda: it.upstream_requests() == 1)
+        await asyncio.sleep(4 * SOON_MS / 1000)
+        try:
+            return (await wire.response()).json() == {"pad": pad}
+        except asyncio.IncompleteReadError:
+            return False
+
+
+async def of_two_connections(it: World) -> object:
+    """What a client is told on a second connection."""
+    async with it.wire():
+        return (await it.get(account_path())).status
+
+
 SITE = "https://site.example"
+#: What is waited for where a deadline is set; many times that where none is.
+SOON_MS = 150
+HALF_A_HEAD = f"GET {account_path()} HTTP/1.1\r\nhost: gateway".encode()
+HALF_A_BODY = (
+    f"POST {account_path('/chat/request')} HTTP/1.1\r\nhost: gateway.test\r\nauthorization: TOKEN\r\n"
+    "x-forwarded-for: 203.0.113.9\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{"
+).encode()
 NEXT = "n3xt/99b1+27d4e6a0c583f1aa=~"
 OTHER_TOKEN = "another-token-of-theirs"
 ADMIN = {"token_file": "admin-token", "hosts": ["gateway.test"]}
@@ -252,7 +324,20 @@ LIVE: Mapping[str, Seen] = {
         "203.0.113.8",
     ),
     "link_hosts": ({"link_hosts": []}, of_links, {PUBLIC_URL}, {VENDOR}),
+    "upstream.refuse_other_session_key": (
+        {"upstream": {"refuse_other_session_key": True}},
+        of_another_session,
+        None,
+        "upstream-mismatch",
+    ),
     "upstream.max_pause_ms": ({"upstream": {"max_pause_ms": 1000}}, of_a_pause, "4", "1"),
+    "overload.max_requests": (
+        {"overload": {"max_requests": 70}},
+        of_the_overload("max_requests"),
+        4000,
+        70,
+    ),
+    "overload.lag_ms": ({"overload": {"lag_ms": 70}}, of_the_overload("lag_s"), 0.1, 0.07),
     "max_body_bytes": ({"max_body_bytes": 1024}, of_a_long_body, 201, 413),
     "default_representation": (
         {"default_representation": "xml"},
@@ -278,6 +363,22 @@ LIVE: Mapping[str, Seen] = {
 }
 #: Likewise, for what takes a restart.
 AT_THE_START: Mapping[str, Seen] = {
+    "edge.max_head_bytes": ({"edge": {"max_head_bytes": 1024}}, of_a_head(x="x" * 1024), 200, 431),
+    "edge.max_fields": (
+        {"edge": {"max_fields": 10}},
+        of_a_head(**{f"x_{number}": "x" for number in range(10)}),
+        200,
+        431,
+    ),
+    "edge.max_target_bytes": ({"edge": {"max_target_bytes": 256}}, of_a_head("?_=" + "1" * 256), 200, 414),
+    "edge.head_ms": ({"edge": {"head_ms": SOON_MS}}, of_what_is_sent(HALF_A_HEAD), None, b"408"),
+    "edge.body_ms": ({"edge": {"body_ms": SOON_MS}}, of_what_is_sent(HALF_A_BODY), None, b"408"),
+    "edge.idle_ms": ({"edge": {"idle_ms": SOON_MS}}, of_what_is_sent(b""), None, "nothing more"),
+    "edge.send_ms": ({"edge": {"send_ms": SOON_MS}}, of_a_reader, True, False),
+    **{
+        f"edge.{name}": ({"edge": {name: 1}}, of_two_connections, 200, 503)
+        for name in ("max_connections", "max_connections_per_peer")
+    },
     "cache.max_bytes": ({"cache": {"max_bytes": LEAST_BYTES}}, of_a_long_answer, True, False),
     **{
         f"memory.{kind}_bytes": (
@@ -340,6 +441,17 @@ async def test_stale_after_ms(tmp_path: Path, stale_after_ms: int, waits: bool, 
         await asyncio.sleep(FRESH_S)
         it.emulator.fail(Fault(delay_s=0.6))
         assert is_hit(await it.get(target)) != waits
+
+
+@WHEN
+async def test_max_body_bytes_of_one_resource(tmp_path: Path, when: str) -> None:
+    """`resources.yaml` may narrow what the setting allows; what it says of events is said of no other."""
+    methods = "    methods: {GET: chat:read, POST: chat:write}\n"
+    narrow = policies_with(tmp_path / "narrow", methods, f"{methods}    max_body_bytes: 1024\n")
+    async with a_world(tmp_path, when, {"policies": narrow}) as it:
+        assert await of_a_long_body(it) == 413
+        other = await it.write("POST", account_path("/chat/request"), {"request": {"pad": "x" * 1024}})
+        assert other.status == 201
 
 
 async def test_reload_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,6 +636,97 @@ async def test_keys_that_are_fetched(tmp_path: Path, how: str, when: str) -> Non
             assert (keys._refresh_s, keys._cooldown_s, keys._max_stale_s) == (70, 7, 700)
 
 
+@WHEN
+async def test_the_way_to_keys(tmp_path: Path, when: str) -> None:
+    async with provider() as theirs, proxying() as proxy:
+        of_theirs = policies_with(tmp_path / "of-theirs", ISSUER, theirs.issuer)
+        rows = issuer(issuer=theirs.issuer, jwks=None, jwks_url=theirs.jwks_url, proxy=proxy.url)
+        async with with_issuers(tmp_path, when, rows, of_theirs) as it:
+            token = theirs.token()
+            it.tokens.add(token)
+            asked = {"authorization": f"Bearer {token}"}
+            assert (await it.ask("GET", account_path(), asked, subject=None)).status == 200
+            assert len(proxy.heads) == theirs.fetches == 1
+
+
+# -- the way to the upstream ---------------------------------------------------------------------------
+
+
+@WHEN
+async def test_who_vouches_for_the_upstream(tmp_path: Path, when: str) -> None:
+    async with provider(tmp_path / "tls") as theirs:
+        theirs.behaviour = says(response(200, b"{}", "content-type: application/json"))
+        ca_file = f"tls/{CA_FILE}"
+        environ = {"UPSTREAM__CA_FILE": ca_file} if when == "from the start" else {}
+        async with changeable(tmp_path, upstream=theirs.issuer, environ=environ) as it:
+            if when == "while it runs":
+                assert (await it.get(account_path())).problem == "upstream-unreachable"
+                say(it, upstream={"ca_file": ca_file})
+                await it.gateway.look_again()
+            assert (await it.get(account_path())).status == 200
+
+
+@pytest.mark.parametrize("when", ["never", "from the start", "while it runs"])
+async def test_the_way_to_the_upstream(tmp_path: Path, when: str) -> None:
+    async with proxying() as proxy:
+        environ = {"UPSTREAM__PROXY": proxy.url} if when == "from the start" else {}
+        async with changeable(tmp_path, environ=environ) as it:
+            if when == "while it runs":
+                say(it, upstream={"proxy": proxy.url})
+                await it.gateway.look_again()
+            assert (await it.get(account_path())).status == 200
+            assert len(proxy.heads) == (when == "from the start")
+
+
+# -- TLS -----------------------------------------------------------------------------------------------
+
+
+async def status_at(address: tuple[str, int], ca_file: Path | None = None) -> int:
+    """What a client is answered who trusts this authority, or who speaks no TLS."""
+    context = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+    wire = Wire(*await asyncio.open_connection(*address, ssl=context), [])
+    try:
+        return (await wire.ask("GET", account_path())).status
+    finally:
+        await wire.close()
+
+
+@pytest.mark.parametrize(("section", "status"), [("tls", 401), ("admin_tls", 404)])
+async def test_tls(tmp_path: Path, section: str, status: int) -> None:
+    """One listener speaks it and nothing else; its certificate may change while it runs."""
+    ca_file = tmp_path / "tls" / CA_FILE
+    certified(ca_file.parent)
+    said: dict[str, Any] = {section: {"certificate_file": "tls/server.pem", "key_file": "tls/server.pem"}}
+    stage = set_stage(
+        tmp_path,
+        listen="127.0.0.1:0",
+        admin_listen="127.0.0.1:0",
+        public_url=PUBLIC_URL,
+        upstream="http://127.0.0.1:1",
+        app_key=APP_KEY,
+        reload_s=SELDOM_S,
+        **said,
+    )
+    log = logger("info", io.StringIO())
+    gateway = Gateway(configure(stage.config, {}), stage.config, {}, log=log)
+    async with running(gateway) as addresses:
+        with_tls, without = addresses.public, addresses.private
+        if section == "admin_tls":
+            with_tls, without = without, with_tls
+        assert await status_at(with_tls, ca_file) == status
+        with pytest.raises((OSError, asyncio.IncompleteReadError)):
+            await status_at(with_tls)
+        assert await status_at(without) == {401: 404, 404: 401}[status]
+        before = tmp_path / "before.pem"
+        shutil.copy(ca_file, before)
+        await gateway.look_again()
+        certified(ca_file.parent)
+        await gateway.look_again()
+        assert await status_at(with_tls, ca_file) == status
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await status_at(with_tls, before)
+
+
 # -- accounts that are looked up -----------------------------------------------------------------------
 
 
@@ -570,18 +773,26 @@ NAMED: Mapping[str, str] = {
         for name in (
             *("issuer", "audience", "algorithms", "jwks", "jwks_url", "oidc_discovery", "secret_file"),
             *("ca_file", "bearer_token_file", "refresh_s", "cooldown_s", "max_stale_s"),
-            *("token_type", "client_claim", "leeway_s"),
+            *("proxy", "token_type", "client_claim", "leeway_s"),
         )
+    },
+    **{
+        f"{section}.{name}": "tests/wire/test_settings.py"
+        for section in ("tls", "admin_tls")
+        for name in ("certificate_file", "key_file")
     },
     "revocations.file": "tests/wire/test_reload.py",
     "revocations.journal": "tests/identity/test_revocations.py",
     "discovery.url": "tests/wire/test_settings.py",
     "discovery.allowed_domains": "tests/wire/test_settings.py",
+    "upstream.ca_file": "tests/wire/test_settings.py",
+    "upstream.proxy": "tests/wire/test_settings.py",
     "upstream.deadline_ms": "tests/wire/test_sick_upstream.py",
     "upstream.stale_after_ms": "tests/wire/test_settings.py",
     "upstream.max_connections": "tests/shows/cancel.py",
     "upstream.max_answer_bytes": "tests/wire/test_sick_upstream.py",
     "reload_s": "tests/wire/test_settings.py",
+    "drain_delay_s": "tests/wire/test_end.py",
     "drain_s": "tests/edge/test_server.py",
     "log_level": "tests/wire/test_settings.py",
 }

@@ -1,0 +1,59 @@
+"""How many connections there are: in all, and of each peer."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Callable
+
+
+class Connections:
+    """Those that are open. `is_trusted` names proxies: anybody may be behind them, so they count in all only.
+
+    An IPv6 peer counts with its /64, of which any host has all addresses to itself (RFC 4291 §2.5.4).
+    """
+
+    def __init__(self, most: int, most_per_peer: int, is_trusted: Callable[[str], bool]) -> None:
+        self._most = most
+        self._most_per_peer = most_per_peer
+        self._is_trusted = is_trusted
+        self._of_peers: Counter[str] = Counter()
+        self.count = 0
+
+    @property
+    def peers(self) -> int:
+        """How many peers are counted."""
+        return len(self._of_peers)
+
+    def enter(self, peer: str) -> Callable[[], None] | None:
+        """Count one more, and how to count it no more, once; None if there is no room for it."""
+        if self.count >= self._most:
+            return None
+        # What it is counted as now, it leaves as: who is trusted may change meanwhile.
+        host = None if self._is_trusted(peer) else host_of(peer)
+        if host is not None:
+            if self._of_peers[host] >= self._most_per_peer:
+                return None
+            self._of_peers[host] += 1
+        self.count += 1
+        return lambda: self._leave(host)
+
+    def _leave(self, host: str | None) -> None:
+        self.count -= 1
+        if host is None:
+            return
+        self._of_peers[host] -= 1
+        if not self._of_peers[host]:
+            del self._of_peers[host]
+
+
+def host_of(peer: str) -> str:
+    """Whose address it is, as far as an address tells."""
+    if ":" not in peer:  # IPv4, or a Unix socket, which has none
+        return peer
+    try:
+        address = ipaddress.IPv6Address(peer)
+    except ValueError:
+        return peer
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped else f"{int(address) >> 64:x}"
