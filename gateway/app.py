@@ -131,7 +131,8 @@ class Gateway:
         self._state = self._state_of(configuration, 0, self._upstream())
         store = MemoryStore(settings.cache.max_bytes, clock.now, lambda: self._state.policies.views)
         limiter = MemoryLimiter(clock.now, clock.wall)
-        self.overload = Overload(self._overload_bounds, clock.now, random.random)
+        self._overload_bounds = _overload_bounds(settings)
+        self.overload = Overload(lambda: self._overload_bounds, clock.now, random.random)
         self.short_cut = self._short_cut(store, limiter) if settings.short_cut else None
         self.exchange = Exchange(
             state=lambda: self._state,
@@ -242,10 +243,6 @@ class Gateway:
             said.wait_ms / 1000,
             said.reserve_percent / 100,
         )
-
-    def _overload_bounds(self) -> overload.Bounds:
-        said = self.settings.overload
-        return overload.Bounds(said.max_requests, said.lag_ms / 1000)
 
     def _failed_tokens(self) -> Rate:
         said = self.settings.failed_tokens
@@ -384,6 +381,7 @@ class Gateway:
             self._configuration = read
             self._state = self._state_of(read, self._state.epoch + moved, upstream)
             self._web_config = _web_config(read.settings)
+            self._overload_bounds = _overload_bounds(read.settings)
         self._news.tell()
         self._show_certificates()
         self._adopted(read, changed=keys_changed or not same)
@@ -560,12 +558,17 @@ async def running(gateway: Gateway) -> AsyncIterator[Running]:
             )
             async with listeners as addresses:
                 gateway.ready = True
+                gateway.connections = addresses.connections
                 try:
                     yield addresses
                 finally:
                     gateway.ready = False
         finally:
             await gateway.end()
+
+
+def _overload_bounds(settings: Settings) -> overload.Bounds:
+    return overload.Bounds(settings.overload.max_requests, settings.overload.lag_ms / 1000)
 
 
 def _bounds(said: EdgeSettings) -> edge.Bounds:

@@ -299,12 +299,14 @@ class Exchange:
         """Whether there is a flight that a request for this target would join."""
         return (target.key, self._generation(target)) in self._tickets
 
-    def _fly(self, target: Target, generation: Generation, client: Client) -> _Flying | Refusal:
+    def _fly(self, target: Target, generation: Generation, client: Client) -> _Flying | Refusal | Failed:
         """Join the flight of that key, or open it. There is no await between the look and the opening."""
         key = (target.key, generation)
         ticket = self._tickets.get(key)
         opened = ticket is None
         if ticket is None:
+            if self.flights.drained:
+                return DRAINED
             standing = self.limiter.fetch(client, target.resource.name)
             if standing is not None:
                 return too_often(client, standing)
@@ -339,7 +341,7 @@ class Exchange:
             # waits for a flight that has landed too, until its key is free.
             await asyncio.wait((flying.task,))
             flying = self._fly(target, generation, client)
-        if isinstance(flying, Refusal):
+        if not isinstance(flying, _Flying):
             return flying
         landed: Entry | Failed | None = None
         if self.usable(target, fallback):
@@ -506,17 +508,13 @@ class Exchange:
         if self.flights.drained or self._has_ended(granted.grant):
             self._budget.leave(ticket)
             return DRAINED if self.flights.drained else MOVED
-        flight, _ = self.flights.join(object(), lambda: self._once(target, request, ticket, client))
+        flight, _ = self.flights.join(
+            object(), lambda: self._guarded(lambda: self._carry(target, request, client), CRASHED)
+        )
+        # Not by itself: who is ended before his first step does nothing at all.
+        flight.add_done_callback(lambda _: self._budget.leave(ticket))
         landed = await landing(flight)
         return Delivered(landed, how, opened=True) if isinstance(landed, Entry) else landed or DRAINED
-
-    async def _once(
-        self, target: Target, request: UpstreamRequest, ticket: Ticket, client: Client
-    ) -> Entry | Failed:
-        try:
-            return await self._guarded(lambda: self._carry(target, request, client), CRASHED)
-        finally:
-            self._budget.leave(ticket)
 
     async def _carry(self, target: Target, request: UpstreamRequest, client: Client) -> Entry | Failed:
         hold = self.protection.admit(target.account)

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from gateway.core.errors import Reason, Refusal
 from gateway.core.policy import Priority
 
-#: How often the loop is looked at; and for how many looks the worst counts. Together 0.2 s: longer than the
-#: gap between two bursts of one overload, and too short for anybody to notice that it is over.
+#: How often the loop is looked at, and how many looks in a row have to find it late. The least of their lags
+#: counts, as of the delays in CoDel (RFC 8289 §3.1): one stall, however long, is a reload or a collection and
+#: no overload, and the first look in time says that it is over.
 TICK_S = 0.050
 LOOKS = 4
 #: A wall clock that is corrected by less than this needs no attention: tokens count in seconds.
@@ -57,14 +59,15 @@ class Overload:
         self._jitter = jitter
         #: Requests under way.
         self.requests = 0
-        self._worst_s = 0.0
+        #: The least of the last lags, and of all but the oldest of them.
+        self._least_s = self._newer_s = 0.0
         self._due = math.inf
 
     @property
     def lag_s(self) -> float:
-        """How late the loop is: by now, or at the worst a moment ago."""
-        # In a step of the loop that takes long, those at its end know already that it does.
-        return max(self._worst_s, self._now() - self._due)
+        """How late the loop has been at the least, the last `LOOKS` times."""
+        # A look that is late now is one of them already: a step of the loop may be long.
+        return max(self._least_s, min(self._newer_s, self._now() - self._due))
 
     def enter(self) -> None:
         """A request comes in; `leave` when it goes, whatever became of it."""
@@ -82,12 +85,7 @@ class Overload:
             return None
         return Refusal(Reason.OVERLOADED, retry_after_s=1.0 + math.floor(RETRIES_S * self._jitter()))
 
-    async def watch(
-        self,
-        wall: Callable[[], float],
-        jumped: Callable[[float], None],
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    ) -> None:
+    async def watch(self, wall: Callable[[], float], jumped: Callable[[float], None]) -> None:
         """See how late the loop is, for ever.
 
         `wall` is epoch seconds; `jumped` hears by how many it has moved against the monotonic clock, if it
@@ -98,14 +96,14 @@ class Overload:
         try:
             while True:
                 self._due = self._now() + TICK_S
-                await sleep(TICK_S)
+                await asyncio.sleep(TICK_S)
                 now = self._now()
-                lags_s.append(now - self._due)
-                self._worst_s = max(0.0, *lags_s)
+                lags_s.append(max(0.0, now - self._due))
+                self._least_s, self._newer_s = min(lags_s), min(islice(lags_s, 1, None))
                 moved_s = wall() - now - ahead_s
                 if abs(moved_s) > JUMP_S:
                     ahead_s += moved_s
                     jumped(moved_s)
         finally:
             # Who does not look knows of no lag; what was seen last must not stand for ever.
-            self._due, self._worst_s = math.inf, 0.0
+            self._least_s = self._newer_s = 0.0

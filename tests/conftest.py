@@ -1,16 +1,44 @@
-"""Hypothesis profiles: the ordinary run is the same everywhere, the thorough one looks for more.
+"""Hypothesis profiles, and the canary.
 
-HYPOTHESIS_PROFILE=thorough python -m pytest
+The ordinary run is the same everywhere, the thorough one looks for more: HYPOTHESIS_PROFILE=thorough. What
+a test printed, logged, or says when it fails is searched for what must never leave: a leak fails it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.canary import seen
 
 settings.register_profile(
     "default", max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=3000, derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    texts = [*report.sections, ("what it says", _said(report))]
+    leaks = [f"{what} in {place}" for place, text in texts for what in seen(_bytes(text))]
+    if leaks:
+        # What leaked is not repeated here.
+        kept = [line for line in report.longreprtext.splitlines() if not any(seen(_bytes(line)))]
+        report.outcome, report.sections = "failed", []
+        report.longrepr = "\n".join([*kept, f"leaked: {', '.join(leaks)}"])
+    return report
+
+
+def _said(report: pytest.TestReport) -> str:
+    """What went wrong, but not the frames on the way: tests know the key, and pytest shows what they know."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return report.longreprtext if crash is None else crash.message
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="replace")

@@ -166,7 +166,7 @@ class Edge:
     def __init__(self, web: Web, short_cut: ShortCut | None, bounds: Bounds = DEFAULT_BOUNDS) -> None:
         self.protocol = speaking(web, short_cut, bounds, web.is_trusted)
         self._state = ServerState()
-        self._config = _listener(cast(ASGIApp, web), self.protocol, drain_s=0, bounds=bounds).config
+        self._config = _listener(cast(ASGIApp, web), self.protocol, grace_s=0, bounds=bounds).config
 
     def connect(self, address: str = "192.0.2.1", *, stubborn: bool = False) -> Peer:
         """A client's new connection."""

@@ -101,8 +101,8 @@ class Document:
         """Where the document says that it is: the links of rel `self` of its root object, and of its info."""
         for owner in (self.root, *_children(self.root), _child(_child(self.root, "chat"), "info")):
             for link in _links(owner):
-                href = _attribute(link, "href")
-                if href is not None and _attribute(link, "rel") == "self":
+                href = _attribute(link, "href") if _attribute(link, "rel") == "self" else None
+                if href is not None:
                     yield href
 
     def error(self) -> UpstreamError | None:
@@ -279,9 +279,8 @@ def _children(node: object) -> Iterable[object]:
 def _links(node: object) -> Iterable[object]:
     """The link objects of an object, be they one or an array, or the link elements of an element."""
     if isinstance(node, Element):
-        return [
-            child for child in node.children if isinstance(child, Element) and _local(child.name) == "link"
-        ]
+        elements = (child for child in node.children if isinstance(child, Element))
+        return [child for child in elements if child.name == "link" or child.name.endswith(":link")]
     links = _child(node, "link")
     return links if isinstance(links, list) else (links,)
 

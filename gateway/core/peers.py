@@ -43,10 +43,22 @@ def peer_and_visitor(
         address = address_of(said.strip())
         if address is None:
             return peer, None
-        if not _is_trusted(peer, trusted):
+        if not is_trusted(peer, trusted):
             return peer, address.text
         peer = address.text
     return peer, None
+
+
+def host_of(peer: str) -> str:
+    """Whose address it is, as far as an address tells: a host has all of its /64 (RFC 4291 §2.5.4)."""
+    if ":" not in peer:  # IPv4, or a Unix socket, which has none
+        return peer
+    try:
+        address = ipaddress.IPv6Address(peer)
+    except ValueError:
+        return peer
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped else f"{int(address) >> 64:x}"
 
 
 def address_of(text: str) -> Address | None:
@@ -75,6 +87,7 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
+def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
+    """Whether a peer is one of the trusted proxies."""
     address = address_of(peer)
     return address is not None and any(address.value in network for network in trusted)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Callable
+
+from gateway.core.peers import host_of
 
 
 class Connections:
@@ -45,15 +46,3 @@ class Connections:
         self._of_peers[host] -= 1
         if not self._of_peers[host]:
             del self._of_peers[host]
-
-
-def host_of(peer: str) -> str:
-    """Whose address it is, as far as an address tells."""
-    if ":" not in peer:  # IPv4, or a Unix socket, which has none
-        return peer
-    try:
-        address = ipaddress.IPv6Address(peer)
-    except ValueError:
-        return peer
-    mapped = address.ipv4_mapped
-    return str(mapped) if mapped else f"{int(address) >> 64:x}"

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 #: Who takes less than this within `send_s`, and not all there is, does not read. nginx counts any byte.
 MIN_TAKEN_BYTES = 4_096
+#: How often is looked within `send_s`.
+LOOKS = 20
 #: The least that a timer of the loop can wait.
 TICK_S = 0.001
 
@@ -34,8 +36,9 @@ class Sending:
         self._send_s = send_s
         self._written_at = written_at
         self._timer: asyncio.TimerHandle | None = None
+        #: How much there was when it was last seen to be taken, and when that was.
         self._unsent = 0
-        self._looked_at = 0.0
+        self._taken_at = 0.0
 
     @property
     def is_watched(self) -> bool:
@@ -43,11 +46,10 @@ class Sending:
         return self._timer is not None
 
     def watch(self) -> None:
-        """Look how much there is now, and again in `send_s`."""
+        """Look how much there is now, and again and again."""
         self.stop()
-        self._unsent = _unsent(self._transport)
-        self._looked_at = self._loop.time()
-        self._timer = self._loop.call_later(self._send_s, self._look)
+        self._taken()
+        self._look_later()
 
     def stop(self) -> None:
         """Nobody needs to look any more."""
@@ -55,20 +57,30 @@ class Sending:
             self._timer.cancel()
             self._timer = None
 
+    def _taken(self) -> None:
+        self._unsent = _unsent(self._transport)
+        self._taken_at = self._loop.time()
+
+    def _look_later(self) -> None:
+        # Often, or who takes a little at once would seem to have taken it at the end of a long while.
+        self._timer = self._loop.call_later(self._send_s / LOOKS, self._look)
+
     def _look(self) -> None:
         self._timer = None
         if not self._transport.get_write_buffer_size():
             return
         # What was written meanwhile hides what was taken; that ends when the buffer is full.
-        has_grown = self._written_at() - self._looked_at > TICK_S
+        has_grown = self._written_at() - self._taken_at > TICK_S
         if has_grown or self._unsent - _unsent(self._transport) >= MIN_TAKEN_BYTES:
-            self.watch()
-        else:
+            self._taken()
+        elif self._loop.time() - self._taken_at >= self._send_s - TICK_S:
             _reset(self._transport)
+            return
+        self._look_later()
 
 
 def _reset(transport: asyncio.Transport) -> None:
-    """End it at once; else the system would go on offering the rest for minutes, and hold megabytes for it."""
+    """End it at once; else the system would go on offering the rest for minutes, and keep it that long."""
     connected = transport.get_extra_info("socket")
     if connected is not None:
         with contextlib.suppress(OSError):

@@ -18,42 +18,41 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol, cast
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 
 from httptools import HttpParserCallbackError, HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.core.errors import Reason, Refusal
-from gateway.core.headers import READ, Fields, Part, read
+from gateway.core.headers import Fields, read
 from gateway.core.replies import Reply, wire
 from gateway.core.requests import Body, Poll
 from gateway.edge.connections import Connections
 from gateway.edge.deadlines import TICK_S, Sending
+from gateway.edge.heads import (
+    CAPITAL,
+    EMPTY_LINE,
+    KEPT,
+    LINE,
+    LINE_ENDS,
+    NO_LINE,
+    POLLS_MAY,
+    POLLS_NEED,
+    Head,
+    framing,
+    has_host,
+    long_target,
+)
 
 #: How many requests of a connection wait behind the one that is being answered.
 MAX_PIPELINED = 16
 #: How long, and for how many bytes, a client is heard out that still sends when it has had its last reply.
+#: Most that send too much send less than that, all at once, and look for a reply only then.
 LINGER_S = 2.0
-LINGER_BYTES = 1_048_576
-
-_EMPTY_LINE = b"\r\n\r\n"
-#: Before a request line they are skipped (RFC 9112 §2.2).
-_LINE_ENDS = re.compile(rb"[\r\n]+")
-#: RFC 9112 §3 by the letter, and a target in origin-form (§3.2.1): only visible ASCII, and no fragment.
-#: The parser would also take spaces as they come, and the versions of other protocols. CONNECT and TRACE ask
-#: of a proxy what this one never does.
-_LINE = re.compile(rb"(?!CONNECT |TRACE )([A-Z-]{1,20}) (/[!-\"$-~]*) HTTP/1\.([01])\r\n")
-_NO_LINE = cast(re.Match[bytes], _LINE.match(b"GET / HTTP/1.1\r\n"))
-_CAPITAL = re.compile(rb"[A-Z]")
-#: What a Host may be, a list of two not (RFC 9112 §3.2, RFC 3986 §3.2.2).
-_HOST = re.compile(rb"[A-Za-z0-9._~:%!$&'()*+;=\[\]-]*")
-#: Fields that tell of a body. The parser heeds them; a request that has one is no poll.
-_FRAMING = frozenset({b"content-length", b"expect", b"transfer-encoding"})
-_KEPT = READ.keys() | _FRAMING
-_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
-_POLLS_NEED = frozenset({b"host", b"authorization", b"accept"})
-_POLLS_MAY = frozenset(name for name, row in READ.items() if row.part is not Part.ROAD)
+#: Who was late has had his time.
+LATE_LINGER_S = 0.5
+LINGER_BYTES = 8_388_608
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +71,6 @@ class Bounds:
     send_s: float = 10.0
     max_connections: int = 10_000
     max_connections_per_peer: int = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A request's head: raw target, and the fields of the table or why they are refused.
-
-    `poll` is set for what the short cut may answer.
-    """
-
-    method: str
-    target: bytes = field(repr=False)
-    fields: Fields | Refusal = field(repr=False)
-    poll: Poll | None = None
-    expects_100: bool = False
 
 
 class Site(Protocol):
@@ -277,7 +262,8 @@ class Connection(HttpToolsProtocol):
     @property
     def is_last(self) -> bool:
         """Whether this reply is the last: nothing waits behind it, and nothing more is waited for."""
-        return (self.is_leaving or self._has_eof) and not (self.pipeline or self._rest)
+        is_awaited = self.pipeline or self._rest or self._broken is not None
+        return (self.is_leaving or self._has_eof) and not is_awaited
 
     def end(self) -> None:
         """Close, but such that what was written arrives: what came and nobody read would have it thrown away.
@@ -292,11 +278,12 @@ class Connection(HttpToolsProtocol):
 
     def _hear_out(self) -> None:
         self._is_ending, self._between = True, False
+        # Nothing is read any more, whatever was the last reply.
         self._broken = self._broken or Reason.CLIENT_GONE
         self._held = self._rest = b""
         self.pipeline.clear()
         self._unset_keepalive_if_required()
-        self._within(LINGER_S)
+        self._within(LATE_LINGER_S if self._broken is Reason.REQUEST_TIMEOUT else LINGER_S)
         self.transport.write_eof()
         self.flow.resume_reading()
 
@@ -371,13 +358,13 @@ class Connection(HttpToolsProtocol):
 
     def _read_head(self, data: bytes, at: int) -> int:
         """Have a head parsed, or hold what has come of it; returns how far that was."""
-        if skipped := _LINE_ENDS.match(data, at):
+        if skipped := LINE_ENDS.match(data, at):
             return skipped.end()
-        line = _LINE.match(data, at)
+        line = LINE.match(data, at)
         if line is None or line.end(2) - line.start(2) > self._most_of_target:
             self._refuse_line(data, at)
-        end = data.find(_EMPTY_LINE, at, at + self._most_bytes) + len(_EMPTY_LINE)
-        if line is None or end < len(_EMPTY_LINE):
+        end = data.find(EMPTY_LINE, at, at + self._most_bytes) + len(EMPTY_LINE)
+        if line is None or end < len(EMPTY_LINE):
             return self._hold(data, at)
         if not self._between:
             self._no_deadline()
@@ -388,14 +375,14 @@ class Connection(HttpToolsProtocol):
         self.parser.feed_data(self._data)
         # An idle connection holds on to nothing; the match does to all that was read at once. To delete them
         # would have the connection's dict built anew for every few requests.
-        self._data, self._line = b"", _NO_LINE
+        self._data, self._line = b"", NO_LINE
         return end
 
     def _refuse_line(self, data: bytes, at: int) -> None:
         """Refuse what is no request line, and what no longer can become one."""
         if self._long_target.match(data, at):
             self._refuse(Reason.TARGET_TOO_LONG)
-        if not _CAPITAL.match(data, at) or data.find(b"\n", at, at + self._most_bytes) >= 0:
+        if not CAPITAL.match(data, at) or data.find(b"\n", at, at + self._most_bytes) >= 0:
             self._refuse(Reason.MALFORMED_REQUEST)
 
     def _hold(self, data: bytes, at: int) -> int:
@@ -414,7 +401,7 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(data[at:end])
             return end
         # What comes in chunks ends with an empty line, which may have begun in the last segment.
-        found = at if at < 3 else data.find(_EMPTY_LINE, at - 3) + 3
+        found = at if at < 3 else data.find(EMPTY_LINE, at - 3) + 3
         end = found + 1 if found >= at else len(data)
         self._quiet += end - at
         self.parser.feed_data(data[at:end])
@@ -446,7 +433,7 @@ class Connection(HttpToolsProtocol):
         if self._count > self._most_fields or self._size > self._most_bytes:
             self._refuse(Reason.HEAD_TOO_LARGE)
         name = name.lower()
-        if name in _KEPT:
+        if name in KEPT:
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -471,38 +458,20 @@ class Connection(HttpToolsProtocol):
         fields = read(self.headers)
         poll, expects_100 = None, False
         if isinstance(fields, Refusal) or len(fields) < len(self.headers):
-            expects_100 = self._heed_framing(method, minor)
+            framed = framing(method, minor, self.headers)
+            if isinstance(framed, Reason):
+                self._refuse(framed)
+            self._left, expects_100 = framed
         elif method == b"GET" and minor == b"1":
             poll = self._poll(fields)
         # RFC 9112 §3.2.
-        if not isinstance(fields, Refusal) and not self._has_host(fields, minor):
+        if not isinstance(fields, Refusal) and not has_host(fields, minor):
             fields, poll = Refusal(Reason.MALFORMED_HEADER), None
         return Head(method.decode(), target, fields, poll, expects_100)
 
-    def _heed_framing(self, method: bytes, minor: bytes) -> bool:
-        """Refuse a body of unsure end (RFC 9112 §6.1) or without a place; returns whether it awaits a 100."""
-        said = [(name, value.strip(b" \t").lower()) for name, value in self.headers if name in _FRAMING]
-        codings = [value for name, value in said if name == b"transfer-encoding"]
-        lengths = [int(value) for name, value in said if name == b"content-length"]
-        if len(codings) + len(lengths) > 1 or (codings and (codings != [b"chunked"] or minor == b"0")):
-            self._refuse(Reason.MALFORMED_REQUEST)
-        if (codings or any(lengths)) and method not in _WITH_BODY:
-            self._refuse(Reason.UNEXPECTED_BODY)
-        self._left = sum(lengths)
-        expected = [value for name, value in said if name == b"expect"]
-        if any(value != b"100-continue" for value in expected):
-            self._refuse(Reason.EXPECTATION_FAILED)
-        # Who speaks HTTP/1.0 does not know what a 100 is (RFC 9110 §10.1.1).
-        return bool(expected) and minor == b"1"
-
-    @staticmethod
-    def _has_host(fields: Fields, minor: bytes) -> bool:
-        host = fields.get(b"host")
-        return minor == b"0" if host is None else _HOST.fullmatch(host) is not None
-
     def _poll(self, fields: Fields) -> Poll | None:
         """For the short cut: no field is doubled here, and none says anything about a body."""
-        if not _POLLS_NEED <= fields.keys() <= _POLLS_MAY or not self.parser.should_keep_alive():
+        if not POLLS_NEED <= fields.keys() <= POLLS_MAY or not self.parser.should_keep_alive():
             return None
         line = self._line[0]
         return Poll(line[:-2], fields, self._data[len(line) :])
@@ -582,17 +551,11 @@ class Connection(HttpToolsProtocol):
             self._read(rest)
         if self.pipeline or self._rest:
             self.flow.pause_reading()
-        elif self.cycle.response_complete:
-            self._say_the_rest()
+        elif self._broken is not None and self.cycle.response_complete:
+            self._tell(self._broken)
         if was_paused and self._held:
             # Until now nobody would have read it.
             self._within(self.bounds.head_s)
-
-    def _say_the_rest(self) -> None:
-        if self._broken is not None:
-            self._tell(self._broken)
-        elif self._has_eof:
-            self.close()
 
     # -- what does not come in time -------------------------------------------------------------------
 
@@ -621,7 +584,6 @@ class Connection(HttpToolsProtocol):
             # It is not the client who holds it up.
             self._within(self._time_to_read)
         else:
-            self._held = b""
             self._broken = Reason.REQUEST_TIMEOUT
             self.send_400_response("")
 
@@ -668,6 +630,6 @@ def speaking(
         "_most_bytes": bounds.max_head_bytes,
         "_most_fields": bounds.max_fields,
         "_most_of_target": bounds.max_target_bytes,
-        "_long_target": re.compile(rb"[A-Z-]{1,20} [^ \r\n]{%d}" % (bounds.max_target_bytes + 1)),
+        "_long_target": long_target(bounds.max_target_bytes),
     }
     return type("SpeakingConnection", (Connection,), said)

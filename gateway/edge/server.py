@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -22,6 +23,8 @@ BACKLOG = 2048
 DEFAULT_BOUNDS = Bounds()
 #: How much longer than the flights a connection may take to end: to be heard out, and some more.
 GRACE_S = math.ceil(LINGER_S) + 1
+#: Whoever calls the private listener while it ends.
+PRIVATE_GRACE_S = 1
 
 
 class CannotListen(Exception):
@@ -54,10 +57,17 @@ class _Listener(uvicorn.Server):
             made: type[HttpToolsProtocol] = self.config.http_protocol_class  # type: ignore[assignment]
             return made(self.config, self.server_state, {}, loop)
 
-        self.servers = [
-            await loop.create_server(connection, sock=one, backlog=self.config.backlog, **self._tls)
-            for one in sockets or ()
-        ]
+        self.servers = []
+        for one in sockets or ():
+            try:
+                server = await loop.create_server(
+                    connection, sock=one, backlog=self.config.backlog, **self._tls
+                )
+            except OSError as error:
+                # Who has bound in the same moment is only found out now.
+                host, port = one.getsockname()[:2]
+                raise _cannot_listen(host, port, error) from error
+            self.servers.append(server)
         self.started = True
 
     @contextlib.contextmanager
@@ -103,7 +113,7 @@ class Operator(HttpToolsProtocol):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where the two listeners are, once they are.
+    """Where the two listeners are, once they are. `connections` tells how many the clients have open.
 
     `retire` has the clients' one send its clients elsewhere, a reply each, while it still takes who comes.
     """
@@ -111,6 +121,7 @@ class Running:
     public: tuple[str, int]
     private: tuple[str, int]
     retire: Callable[[], None]
+    connections: Callable[[], int]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -123,15 +134,20 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        raise _cannot_listen(host, port, error) from error
     bound.setblocking(False)
     return bound
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
+    why = os.strerror(error.errno) if error.errno else error
+    return CannotListen(f"cannot listen on {host}:{port}: {why}")
 
 
 def _listener(
     app: ASGIApp,
     http: type[HttpToolsProtocol],
-    drain_s: float,
+    grace_s: float,
     bounds: Bounds,
     tls: ssl.SSLContext | None = None,
 ) -> _Listener:
@@ -148,7 +164,7 @@ def _listener(
         proxy_headers=False,
         timeout_keep_alive=bounds.idle_s,  # type: ignore[arg-type]  # it only waits so long
         # Requests end by themselves when the flights they wait for are ended; this is for what does not.
-        timeout_graceful_shutdown=math.ceil(drain_s) + GRACE_S,
+        timeout_graceful_shutdown=math.ceil(grace_s),
         backlog=BACKLOG,
     )
     return _Listener(config, bounds, tls)
@@ -178,23 +194,28 @@ async def listening(
         protocol.short_cut, protocol.is_leaving = None, True
 
     # The protocol asks the site itself; there is no application between them.
-    clients = _listener(cast(ASGIApp, web), protocol, drain_s, bounds, tls[0])
-    operators = _listener(app, Operator, drain_s, bounds, tls[1])
+    clients = _listener(cast(ASGIApp, web), protocol, drain_s + GRACE_S, bounds, tls[0])
+    operators = _listener(app, Operator, PRIVATE_GRACE_S, bounds, tls[1])
     serving = asyncio.create_task(clients.serve([public_socket]))
     watching = asyncio.create_task(operators.serve([private_socket]))
     try:
         await _started(clients, serving)
         await _started(operators, watching)
-        yield Running(public_socket.getsockname()[:2], private_socket.getsockname()[:2], retire)
+        addresses = (public_socket.getsockname()[:2], private_socket.getsockname()[:2])
+        yield Running(*addresses, retire, lambda: protocol.connections_open.count)
     finally:
-        clients.end()
-        await drain()
-        await serving
-        operators.end()
-        await watching
+        try:
+            clients.end()
+            await drain()
+            await serving
+        finally:
+            operators.end()
+            await watching
 
 
 async def _started(listener: _Listener, serving: asyncio.Task[None]) -> None:
     # uvicorn tells of its start by an attribute only.
     while not (listener.started or serving.done()):  # noqa: ASYNC110
         await asyncio.sleep(0.005)
+    if serving.done():
+        serving.result()

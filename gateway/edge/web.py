@@ -13,10 +13,10 @@ from typing import Protocol
 from gateway.core.errors import Reason, Refusal
 from gateway.core.headers import VARY, VARY_WITH_CORS, Fields, Own, join, lines, request_id
 from gateway.core.paths import PREFIX
-from gateway.core.peers import Network, address_of, peer_and_visitor
+from gateway.core.peers import Network, is_trusted, peer_and_visitor
 from gateway.core.replies import Reply
 from gateway.core.requests import Body, Request
-from gateway.edge.protocol import Head
+from gateway.edge.heads import Head
 
 #: When who found no room for a connection may try again.
 TRY_AGAIN_S = 2.0
@@ -87,10 +87,7 @@ class Web:
 
     def is_trusted(self, peer: str) -> bool:
         """Whether that is the address of one of the `trusted_proxies`."""
-        address = address_of(peer)
-        return address is not None and any(
-            address.value in network for network in self._config().trusted_proxies
-        )
+        return is_trusted(peer, self._config().trusted_proxies)
 
     def _request(self, head: Head, socket_peer: str, fields: Fields, body: Body) -> Request:
         config = self._config()

@@ -6,12 +6,12 @@ wrong is refused before its next token is looked at.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 
 from cachetools import LRUCache
 
 from gateway.core.limits import UNUSED, Rate, advanced, wait_s
+from gateway.core.peers import host_of
 
 #: The peers that are remembered. Who is forgotten starts anew.
 MAX_PEERS = 10_000
@@ -30,12 +30,12 @@ class Failures:
 
     def wait_s(self, peer: str) -> float:
         """How long until the peer may get one more wrong; 0 if it may now."""
-        arrival = self._arrivals.get(_host(peer))
+        arrival = self._arrivals.get(host_of(peer))
         return 0.0 if arrival is None else wait_s(arrival, self._rate(), self._now())
 
     def charge(self, peer: str) -> None:
         """One more was wrong. What comes when all is used up does not make the wait longer."""
-        host, rate, now = _host(peer), self._rate(), self._now()
+        host, rate, now = host_of(peer), self._rate(), self._now()
         arrival = self._arrivals.get(host, UNUSED)
         if wait_s(arrival, rate, now) == 0:
             self._arrivals[host] = advanced(arrival, rate, now)
@@ -43,14 +43,3 @@ class Failures:
     def forgive(self) -> None:
         """Every peer starts anew."""
         self._arrivals.clear()
-
-
-def _host(peer: str) -> str:
-    if ":" not in peer:  # IPv4, or a Unix socket, which has none
-        return peer
-    try:
-        address = ipaddress.IPv6Address(peer)
-    except ValueError:
-        return peer
-    mapped = address.ipv4_mapped
-    return str(mapped) if mapped else f"{int(address) >> 64:x}"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import httpx2
+from aiohttp import hdrs
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
@@ -154,10 +155,11 @@ class _Handler(ResponseHandler):
 
 def _is_fit(message: RawResponseMessage, max_bytes: int) -> bool:
     """Whether it is clear where the body ends, and soon enough."""
-    coding = message.headers.get("transfer-encoding", "chunked")
-    # What the library does not know it would take for a body until the connection closes.
-    is_known = coding.isascii() and coding.lower() == "chunked"
-    return is_known and int(message.headers.get("content-length", 0)) <= max_bytes
+    coding = message.headers.get(hdrs.TRANSFER_ENCODING)
+    if coding is not None:
+        # What the library does not know it would take for a body until the connection closes.
+        return coding.isascii() and coding.lower() == "chunked"
+    return int(message.headers.get(hdrs.CONTENT_LENGTH, 0)) <= max_bytes
 
 
 #: `socket.getaddrinfo`, or what stands for it.

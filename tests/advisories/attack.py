@@ -1,4 +1,4 @@
-"""What attacks have in common: bytes on a connection, tokens by hand, and how to see that it came to nothing."""
+"""In common: bytes on a connection, tokens by hand and how to see that they came to nothing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def unseen(here: World, needle: bytes | str = HIDDEN) -> None:
 
 
 async def operator(
-    here: World, method: str, path: str, fields: dict[str, str], body: bytes = b"", host: str = "localhost"
+    here: World, method: str, path: str, fields: dict[str, str], body: bytes = b"", *, host: str = "localhost"
 ) -> Response:
     """One request to the private listener."""
     fields = {"authorization": f"Bearer {here.stage.admin_token}"} | fields

@@ -1,4 +1,7 @@
-"""A 304 with a body, or for somebody without leave, is an answer in the wrong place. Here it has no bytes, and permission comes first."""
+"""A 304 with a body, or for somebody without leave, is an answer in the wrong place.
+
+Here it has no bytes, and permission comes first.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Bare CR, LF and NUL end a line, or a head, for some readers. Here they stand in no head."""
+"""Bare CR, LF and NUL end a line, or a head, for some readers.
+
+Here they stand in no head.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""TERM.EXT and EXT.TERM: a bare line feed ends a chunk extension for one of two readers. Here it is refused."""
+"""TERM.EXT and EXT.TERM: a bare line feed ends a chunk extension for one of two readers.
+
+Here it is refused.
+"""
 
 from __future__ import annotations
 

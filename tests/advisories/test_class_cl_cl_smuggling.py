@@ -1,4 +1,7 @@
-"""CL.CL: of two lengths each reader takes another. Here a second one is refused, equal or not, in lines or in a list."""
+"""CL.CL: of two lengths each reader takes another.
+
+Here a second one is refused, equal or not, in lines or in a list.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""CL.TE: the front reads by Content-Length, the back by chunks. Here both at once are refused, in either order."""
+"""CL.TE: the front reads by Content-Length, the back by chunks.
+
+Here both at once are refused, in either order.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Client-side desync: a server that answers before it has read the body takes it for the next request. Here a body is a body, whatever the answer."""
+"""Client-side desync: a server that answers before it has read the body takes it for the next request.
+
+Here a body is a body, whatever the answer.
+"""
 
 from __future__ import annotations
 

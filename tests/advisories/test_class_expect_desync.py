@@ -1,4 +1,7 @@
-"""Expect: proxies lost count of answers over 100-continue and odd expectations. Here one final answer comes, and no other expectation is met."""
+"""Expect: proxies lost count of answers over 100-continue and odd expectations.
+
+Here one final answer comes, and no other expectation is met.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""h2c smuggling: a proxy passes Upgrade on, and then tunnels what it never looks at. Here no upgrade is made or passed on."""
+"""h2c smuggling: a proxy passes Upgrade on, and then tunnels what it never looks at.
+
+Here no upgrade is made or passed on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Hash flooding: keys that collide make a dictionary a list. Python's text hashes are seeded, and documents are bounded."""
+"""Hash flooding: keys that collide make a dictionary a list.
+
+Python's text hashes are seeded, and documents are bounded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An answer to HEAD with a body is the next answer to whoever asks next. Here HEAD has the length and no bytes, fetched, cached or refused."""
+"""An answer to HEAD with a body is the next answer to whoever asks next.
+
+Here HEAD has the length and no bytes, fetched, cached or refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Thousands of fields, or endless ones, eat memory and time before anybody is asked for a token. Here there are bounds."""
+"""Thousands of fields, or endless ones, eat memory and time before anybody is asked for a token.
+
+Here there are bounds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Line folding: a field goes on in the next line for one reader and ends for the other. Here a folded head is refused."""
+"""Line folding: a field goes on in the next line for one reader and ends for the other.
+
+Here a folded head is refused.
+"""
 
 from __future__ import annotations
 

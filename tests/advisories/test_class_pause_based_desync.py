@@ -1,4 +1,7 @@
-"""Pause-based desync: a body that comes after the answer is taken for a request. Here it is the body still, or the connection is closed."""
+"""Pause-based desync: a body that comes after the answer is taken for a request.
+
+Here it is the body still, or the connection is closed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""ReDoS: a pattern that tries every way to fit takes for ever over the right input. Here patterns have one way."""
+"""ReDoS: a pattern that tries every way to fit takes for ever over the right input.
+
+Here patterns have one way.
+"""
 
 from __future__ import annotations
 

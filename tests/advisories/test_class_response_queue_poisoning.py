@@ -1,4 +1,7 @@
-"""Response queue poisoning: answers move up by one, and everybody gets somebody else's. Here answers come in order, each its own."""
+"""Response queue poisoning: answers move up by one, and everybody gets somebody else's.
+
+Here answers come in order, each its own.
+"""
 
 from __future__ import annotations
 

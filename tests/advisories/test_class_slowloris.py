@@ -1,4 +1,7 @@
-"""Slowloris: heads and bodies that never end hold every connection. Here each has its deadline, and good clients go on."""
+"""Slowloris: heads and bodies that never end hold every connection.
+
+Here each has its deadline, and good clients go on.
+"""
 
 from __future__ import annotations
 

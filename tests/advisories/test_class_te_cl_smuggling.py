@@ -1,4 +1,7 @@
-"""TE.CL: the front reads chunks, the back by Content-Length, and what is left over is the next request. Here both are refused."""
+"""TE.CL: the front reads chunks, the back by Content-Length, and what is left over is the next request.
+
+Here both are refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""TE.TE: one of two readers is talked out of Transfer-Encoding. Here it is `chunked`, once, or refused."""
+"""TE.TE: one of two readers is talked out of Transfer-Encoding.
+
+Here it is `chunked`, once, or refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""TE.0: the front reads chunks on a GET or OPTIONS, the back reads none of it. Here chunks on a read are refused."""
+"""TE.0: the front reads chunks on a GET or OPTIONS, the back reads none of it.
+
+Here chunks on a read are refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""HTTP/0.9 and made-up versions make a server answer without a head, or guess. Here only 1.0 and 1.1 are spoken."""
+"""HTTP/0.9 and made-up versions make a server answer without a head, or guess.
+
+Here only 1.0 and 1.1 are spoken.
+"""
 
 from __future__ import annotations
 

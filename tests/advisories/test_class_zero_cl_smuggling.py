@@ -1,4 +1,7 @@
-"""0.CL: the front forgets that a GET may have a body, the back waits for it. Here a body on a read is refused, and never read as a request."""
+"""0.CL: the front forgets that a GET may have a body, the back waits for it.
+
+Here a body on a read is refused, and never read as a request.
+"""
 
 from __future__ import annotations
 

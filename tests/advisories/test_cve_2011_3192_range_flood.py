@@ -1,4 +1,7 @@
-"""CVE-2011-3192: Apache made a copy for each of a thousand overlapping ranges. Here Range is not read."""
+"""CVE-2011-3192: Apache made a copy for each of a thousand overlapping ranges.
+
+Here Range is not read.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""CVE-2013-2028: nginx took a chunk size so large that it became negative. Here a size that no counter holds is refused."""
+"""CVE-2013-2028: nginx took a chunk size so large that it became negative.
+
+Here a size that no counter holds is refused.
+"""
 
 from __future__ import annotations
 

@@ -139,6 +139,115 @@ def test_what_cannot_be_used_is_broken(of: Target, answer: Answer) -> None:
     assert undress(of, answer, LINKS) == Failed(Reason.UPSTREAM_BROKEN, answer.status)
 
 
+# -- answers for another chat ----------------------------------------------------------------------------
+
+HERE = f"https://{UPSTREAM}{CHAT}"
+OTHER_CHAT = "/api/account/123/chat/H9-9K9"
+
+
+def said_at(*hrefs: str, **beside: object) -> bytes:
+    return as_json({"info": {"link": [{"@href": href, "@rel": "self"} for href in hrefs], **beside}})
+
+
+#: Where an answer says that it is, and whether that is another place than was asked for.
+SELVES = {
+    f"{HERE}/info": False,
+    HERE: False,
+    f"{HERE}.json?v=1": False,
+    f"{HERE}/info.json#x": False,
+    f"https:/{UPSTREAM}{CHAT}/info": False,
+    f"{UPSTREAM}{CHAT}/info": False,
+    f"//{UPSTREAM}{CHAT}": False,
+    CHAT: False,
+    f"http://user@elsewhere.example:81{CHAT}": False,
+    f"{HERE};jsessionid=A1/info": False,
+    "https://x/api/account/123/chat/H1%2D2K3": False,
+    "https://x/api/account/123": False,
+    "https://x/api/account/123/chat": False,
+    "https://x/somewhere/else": False,
+    "": False,
+    f"https://{UPSTREAM}{OTHER_CHAT}/info": True,
+    f"https:/{UPSTREAM}{OTHER_CHAT}": True,
+    f"{UPSTREAM}{OTHER_CHAT}": True,
+    f" https://{UPSTREAM}{OTHER_CHAT}\t": True,
+    OTHER_CHAT: True,
+    f"{OTHER_CHAT}.json": True,
+    f"{CHAT}x/info": True,
+    f"{CHAT[:-1]}/info": True,
+    "https://x/api/account/123/chat/h1-2k3": True,
+    "https://x/api/account/999": True,
+    "https://x/api/account/999/chat/H1-2K3": True,
+}
+
+
+@pytest.mark.parametrize("href", SELVES)
+def test_what_says_that_it_is_of_another_is_no_answer(href: str) -> None:
+    mismatch = Failed(Reason.UPSTREAM_MISMATCH, 200)
+    for body in (said_at(href), said_at(f"{HERE}/info", href)):
+        assert (undress(READ, Answer(200, (JSON_TYPE,), body), LINKS) == mismatch) is SELVES[href]
+    xml = f'<info><link rel="self" href="{href}"/></info>'.encode()
+    assert (undress(READ_XML, Answer(200, (XML_TYPE,), xml), LINKS) == mismatch) is SELVES[href]
+
+
+@pytest.mark.parametrize(
+    ("document", "is_mismatch"),
+    [
+        ({"info": {"link": {"href": OTHER_CHAT, "rel": "self"}}}, True),
+        ({"link": [{"href": OTHER_CHAT, "rel": "self"}], "state": "ended"}, True),
+        ({"chat": {"link": [{"@href": OTHER_CHAT, "@rel": "self"}]}}, True),
+        ({"chat": {"info": {"link": [{"@href": OTHER_CHAT, "@rel": "self"}]}}}, True),
+        ({"events": {"link": [{"@href": OTHER_CHAT, "@rel": "self"}]}}, True),
+        ({"events": {"event": [{"link": {"@href": OTHER_CHAT, "@rel": "self"}}]}}, False),
+        ({"info": {"link": [{"@href": OTHER_CHAT, "@rel": "next"}]}}, False),
+        ({"info": {"link": [{"@href": OTHER_CHAT}, {"@rel": "self"}, None, 7, "x", []]}}, False),
+        ({"info": {"link": [{"@href": 7, "@rel": "self"}, {"@href": OTHER_CHAT, "@rel": 7}]}}, False),
+        ({"info": {"link": OTHER_CHAT}}, False),
+        ([{"link": {"@href": OTHER_CHAT, "@rel": "self"}}], False),
+        ("self", False),
+    ],
+)
+@pytest.mark.parametrize("of", [READ, WRITE])
+def test_where_a_document_says_where_it_is(of: Target, document: object, is_mismatch: bool) -> None:
+    heard = undress(of, Answer(200, (JSON_TYPE,), as_json(document)), LINKS)
+    assert (heard == Failed(Reason.UPSTREAM_MISMATCH, 200)) is is_mismatch
+
+
+@pytest.mark.parametrize("accept", [b"application/json", b"application/xml"])
+def test_of_an_account_only_the_account_counts(accept: bytes) -> None:
+    line = Line("GET", b"/api/account/123", b"", accept, None)
+    of = locate(line, shipped(), {"123"}, Representation.JSON)
+    assert isinstance(of, Target)
+    for href, is_mismatch in (("/api/account/123/chat/request", False), ("/api/account/124", True)):
+        body = as_json({"account": {"link": [{"@href": href, "@rel": "self"}]}})
+        if of.representation is Representation.XML:
+            body = f'<l:account xmlns:l="l"><l:link l:rel="self" href="{href}"/></l:account>'.encode()
+        answer = Answer(200, ((b"content-type", accept),), body)
+        assert isinstance(undress(of, answer, LINKS), Failed) is is_mismatch
+
+
+@pytest.mark.parametrize(
+    ("key", "is_other"), [("H1-2K3", False), (None, False), ("H1-2K4", True), ("", True), (12, True)]
+)
+@pytest.mark.parametrize("of", [READ, READ_XML])
+def test_another_session_key_is_told_or_refused(of: Target, key: object, is_other: bool) -> None:
+    is_json = of is READ
+    for wrapped in (False, True):
+        members = {} if key is None else {"chatSessionKey": key}
+        body = as_json({"chat": {"info": members}} if wrapped else {"info": members})
+        if not is_json:
+            text = "" if key is None else f"<chatSessionKey>{key}</chatSessionKey>"
+            body = (f"<chat><info>{text}</info></chat>" if wrapped else f"<info>{text}</info>").encode()
+        answer = Answer(200, (JSON_TYPE if is_json else XML_TYPE,), body)
+        assert good(of, answer).other_session_key is is_other
+        strictly = undress(of, answer, LINKS, refuse_other_session_key=True)
+        assert (strictly == Failed(Reason.UPSTREAM_MISMATCH, 200)) is is_other
+
+
+def test_an_error_is_of_nobody() -> None:
+    body = as_json({**ENVELOPE, "link": {"@href": OTHER_CHAT, "@rel": "self"}})
+    assert good(READ, Answer(404, (JSON_TYPE,), body)).verdict is Verdict.CALLERS
+
+
 # -- errors --------------------------------------------------------------------------------------------
 
 MESSAGE = f"null for uri: https://{UPSTREAM}{CHAT}?v=1&appKey=secret"

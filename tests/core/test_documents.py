@@ -355,3 +355,43 @@ def test_a_rendered_error_is_always_well_formed(error: UpstreamError, representa
 def test_what_is_tainted_does_not_show_itself() -> None:
     assert "secret" not in repr(UpstreamError("secret", None, 5))
     assert "secret" not in repr(Document.parse(b'"secret"', JSON))
+
+
+@pytest.mark.parametrize(
+    ("body", "representation", "links", "key"),
+    [
+        (
+            b'{"info":{"link":[{"@href":"/a","@rel":"self"},{"href":"/b","rel":"self"}]}}',
+            JSON,
+            ["/a", "/b"],
+            None,
+        ),
+        (b'{"link":{"href":"/a","rel":"self"},"chatSessionKey":"H1"}', JSON, ["/a"], None),
+        (b'{"info":{"link":{"href":"/a","rel":"next"},"chatSessionKey":"H1"}}', JSON, [], "H1"),
+        (
+            b'{"chat":{"link":{"href":"/a","rel":"self"},"events":{"link":{"href":"/b","rel":"self"}},%b}}'
+            % b'"info":{"link":{"href":"/c","rel":"self"},"chatSessionKey":"H1"}',
+            JSON,
+            ["/a", "/c"],
+            "H1",
+        ),
+        (b'{"info":{"link":{"\\u0068ref":"\\/a","rel":"self"}}}', JSON, ["/a"], None),
+        (b'["self"]', JSON, [], None),
+        (
+            b'<chat><link rel="self" href="/a&amp;b"/><info><link href="/c" rel="self"/>%b</info>'
+            b"<events><link rel='self' href='/d'/></events></chat>"
+            % b"<chatSessionKey> H1 </chatSessionKey>",
+            XML,
+            ["/a&b", "/c"],
+            "H1",
+        ),
+        (b'<a:info xmlns:a="a"><a:link a:rel="self" href="/a"/></a:info>', XML, ["/a"], None),
+        (b'<info><link rel="self"/><link href="/a"/><x rel="self" href="/b"/></info>', XML, [], None),
+    ],
+)
+def test_where_a_document_says_that_it_is(
+    body: bytes, representation: Representation, links: list[str], key: str | None
+) -> None:
+    document = Document.parse(body, representation)
+    assert list(document.self_links()) == links
+    assert document.session_key() == key

@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from gateway.core.errors import Reason
+from gateway.edge.heads import framing
 from tests.connections import Peer
 from tests.edge.road import GET, MAX_BODY, PUT, Road, edge, replies, settle
 from tests.virtual import simulate, virtual
@@ -74,12 +76,6 @@ def test_methods_that_no_one_needs_are_no_requests(method: str, target: bytes) -
     assert peer.closed_at is not None
 
 
-def test_methods_that_only_begin_like_them_are_requests() -> None:
-    """Or the parser would say so."""
-    assert told(line("TRACE")[:-2] + b"\r\n\r\n")[0] == ["malformed-request"]
-    assert told(line("PROPPATCH") + b"\r\n")[0] == ["200"]
-
-
 # -- where it ends ----------------------------------------------------------------------------------------
 
 
@@ -135,6 +131,14 @@ def test_a_body_whose_end_is_not_sure_is_refused(name: str, at_once: bool) -> No
     said, road, peer = told(*([stream] if at_once else [stream[:30], stream[30:70], stream[70:]]))
     assert (said, road.asked) == (["malformed-request"], [])
     assert peer.closed_at is not None
+
+
+TWO = [(b"content-length", b"2"), (b"content-length", b"2"), (b"transfer-encoding", b"chunked")]
+
+
+@pytest.mark.parametrize("headers", [TWO[:2], TWO[1:], TWO[:0:-1], TWO])
+def test_it_is_refused_here_should_the_parser_ever_let_it_pass(headers: list[tuple[bytes, bytes]]) -> None:
+    assert framing(b"PUT", b"1", headers) is Reason.MALFORMED_REQUEST
 
 
 SURE = {

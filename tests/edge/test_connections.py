@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import Reason
-from gateway.core.peers import Network
-from gateway.edge.connections import Connections, host_of
+from gateway.core.peers import Network, host_of
+from gateway.edge.connections import Connections
 from gateway.edge.protocol import LINGER_S
 from tests.connections import Edge
 from tests.edge.road import BOUNDS, GET, Road, edge, replies, web

@@ -93,6 +93,24 @@ async def test_half_a_head_behind_a_request_is_refused_after_its_answer() -> Non
 
 
 @virtual
+async def test_half_a_head_behind_a_request_has_no_more_time_for_it() -> None:
+    peer = edge(Road(latency_s=3), TIMES).connect()
+    peer.send(GET + b"\r\nGET")
+    await asyncio.sleep(20)
+    assert [at for at, _ in peer.received] == pytest.approx([3, 5])
+
+
+@virtual
+async def test_a_head_in_pieces_that_is_a_hit_is_over_too() -> None:
+    peer = edge(Road(), TIMES, Always()).connect()
+    peer.send(POLL[:9])
+    await asyncio.sleep(4)
+    peer.send(POLL[9:])
+    await asyncio.sleep(50)
+    assert (replies(peer.text), peer.closed_at) == (["200"], None)
+
+
+@virtual
 async def test_half_a_head_behind_requests_is_not_late_before_anybody_would_read_the_rest() -> None:
     peer = edge(Road(latency_s=8), TIMES).connect()
     peer.send((GET + b"\r\n") * 3 + GET)
@@ -174,14 +192,15 @@ async def test_a_body_behind_others_is_not_late_before_anybody_would_read_it() -
 
 @virtual
 async def test_a_body_that_nobody_asked_for_ends_the_connection_when_it_is_late() -> None:
-    peer = edge(Refusing(), TIMES).connect()
+    peer = edge(Refusing(), TIMES).connect(stubborn=True)
     peer.send(SIZED)
     await asyncio.sleep(10)
     assert replies(peer.text) == ["token-missing"]
     assert peer.closed_at is None
     await asyncio.sleep(2)
-    assert replies(peer.text) == ["token-missing"]
-    assert peer.closed_at == pytest.approx(11)
+    assert (replies(peer.text), peer.eof_at) == (["token-missing"], 11)
+    await asyncio.sleep(2)
+    assert peer.closed_at == 11 + LINGER_S
 
 
 @virtual
@@ -218,15 +237,15 @@ async def test_a_connection_is_idle_from_its_last_reply_on() -> None:
 
 
 class Always:
-    """A short cut that knows everything, and counts."""
+    """A short cut that knows every poll, and that one by its bytes; it counts."""
 
     reply = b"HTTP/1.1 200 OK\r\nx: 200\r\ncontent-length: 0\r\n\r\n"
     recalled = answered = 0
     recalls = True
 
-    def recall(self, _: bytes) -> bytes | None:
+    def recall(self, data: bytes) -> bytes | None:
         self.recalled += 1
-        return self.reply if self.recalls else None
+        return self.reply if self.recalls and data == POLL else None
 
     def answer(self, _: Poll) -> bytes | None:
         self.answered += 1
@@ -304,13 +323,28 @@ async def test_who_reads_slowly_is_waited_for() -> None:
     assert peer.closed_at is None
     peer.read_on()
     assert peer.text.endswith(b"a" * 300_000)
-    # But not who reads a byte now and then.
+
+
+@virtual
+async def test_who_has_read_it_all_is_not_looked_at() -> None:
+    peer = edge(Road(reply=b"a" * 300_000), TIMES).connect()
+    peer.stop_reading()
+    peer.send(GET + b"\r\n")
+    await asyncio.sleep(10)
+    peer.read_on()
+    await asyncio.sleep(40)
+    assert peer.closed_at is None
+
+
+@virtual
+async def test_who_reads_a_byte_now_and_then_does_not_read() -> None:
+    peer = edge(Road(reply=b"a" * 300_000), TIMES).connect()
     peer.stop_reading()
     peer.send(GET + b"\r\n")
     for _ in range(10):
         await asyncio.sleep(4)
         peer.take(1)
-    assert peer.closed_at is not None
+    assert peer.closed_at == pytest.approx(17, abs=0.1)
 
 
 @virtual
@@ -360,11 +394,11 @@ def test_who_still_sends_hears_the_reply_first(problem: str) -> None:
     """What came and nobody read would have the system throw the reply away."""
 
     async def ask() -> None:
-        peer = edge(road := Road(), TIMES).connect(stubborn=True)
+        peer = edge(road := Road(), TIMES, Always()).connect(stubborn=True)
         peer.send(LAST[problem])
         await asyncio.sleep(0)
         for _ in range(5):
-            peer.send(POLL * 9)
+            peer.send(POLL)
             await asyncio.sleep(0.1)
         assert replies(peer.text) == [problem]
         assert peer.eof_at == pytest.approx(0, abs=0.1)
@@ -416,6 +450,22 @@ async def test_the_end_waits_for_nobody_who_is_only_heard_out() -> None:
 
 
 @virtual
+async def test_what_comes_behind_the_request_for_the_end_is_not_answered() -> None:
+    peer = edge(road := Road(), TIMES).connect()
+    peer.send(GET + b"connection: close\r\n\r\n" + GET + b"\r\n")
+    await asyncio.sleep(1)
+    assert (replies(peer.text), peer.closed_at, len(road.asked)) == (["200"], 0.01, 1)
+
+
+@virtual
+async def test_what_waits_behind_a_last_reply_does_not_hold_up_the_end() -> None:
+    peer = edge(road := Road(), TIMES).connect()
+    peer.send(LAST["body-too-large"] + b"a" * (MAX_BODY + 1) + GET + b"\r\n")
+    await asyncio.sleep(1)
+    assert (replies(peer.text), peer.closed_at, road.asked) == (["body-too-large"], 0, [])
+
+
+@virtual
 async def test_whoever_asked_for_the_end_is_not_heard_out() -> None:
     peer = edge(Road(), TIMES).connect(stubborn=True)
     peer.send(GET + b"connection: close\r\n\r\n")
@@ -442,6 +492,16 @@ def test_who_sends_no_more_gets_its_answers(many: int) -> None:
 
 
 @virtual
+async def test_what_is_no_request_is_refused_also_for_who_sends_no_more() -> None:
+    peer = edge(Road(), TIMES).connect()
+    peer.send(GET + b"\r\nGET  /\r\n")
+    peer.no_more()
+    await asyncio.sleep(1)
+    assert replies(peer.text) == ["200", "malformed-request"]
+    assert peer.closed_at is not None
+
+
+@virtual
 async def test_the_last_answer_says_that_it_is_the_last() -> None:
     peer = edge(Road(), TIMES).connect()
     peer.send((GET + b"\r\n") * 3)
@@ -465,7 +525,7 @@ def test_who_sends_no_more_and_waits_for_nothing_is_let_go_at_once(sent: bytes) 
 @pytest.mark.parametrize("before", [0, 2])
 def test_half_a_body_is_all_there_will_be(before: int) -> None:
     async def ask() -> None:
-        peer = edge(road := Road(), TIMES).connect()
+        peer = edge(road := Road(), TIMES).connect(stubborn=True)
         peer.send((GET + b"\r\n") * before + SIZED + b"abc")
         await asyncio.sleep(0)
         peer.no_more()

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import gateway.app
-import gateway.edge.server
 from gateway.app import SystemClock
 from gateway.core.requests import Poll
 from gateway.demo.stage import AUDIENCE, ISSUER
@@ -371,8 +370,7 @@ async def standstill(look: Callable[[], object]) -> None:
 async def test_an_idle_connection_is_closed_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connections: list[Connection]
 ) -> None:
-    monkeypatch.setattr(gateway.edge.server, "KEEP_ALIVE_S", 1)
-    async with warmed(tmp_path, monkeypatch) as warm:
+    async with warmed(tmp_path, monkeypatch, edge={"idle_ms": 1_000}) as warm:
         [connection] = connections
         # The timer was set when the road answered last; it goes off between these.
         until_s = time.monotonic() + 1.5
@@ -388,8 +386,7 @@ async def test_an_idle_connection_is_closed_and_no_other(
 async def test_only_short_cuts_on_a_connection_are_timed_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.edge.server, "KEEP_ALIVE_S", 1)
-    async with warmed(tmp_path, monkeypatch) as warm, warm.it.wire() as wire:
+    async with warmed(tmp_path, monkeypatch, edge={"idle_ms": 1_000}) as warm, warm.it.wire() as wire:
         before = warm.cut.count
         # In one piece, and in two.
         for pieces in ((warm.data,), (warm.data[:20], warm.data[20:])):

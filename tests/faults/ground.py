@@ -32,7 +32,7 @@ from tests.support import (
     world,
 )
 
-DEADLINE_S = 0.25
+DEADLINE_S = 0.3
 STALE_AFTER_S = 0.1
 #: What a request may take beside its deadline, on a machine that has other things to do.
 SLACK_S = 1.0
@@ -41,6 +41,8 @@ ENVIRON = {
     "UPSTREAM__DEADLINE_MS": f"{DEADLINE_S * 1000:.0f}",
     "UPSTREAM__STALE_AFTER_MS": f"{STALE_AFTER_S * 1000:.0f}",
     "UPSTREAM__MAX_CONNECTIONS": str(PLACES),
+    # However busy the machine is: how that is answered is tested elsewhere.
+    "OVERLOAD__LAG_MS": "5000",
 }
 _LINKS_UPSTREAM = EmulatorConfig().link_base.encode()
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *([0-9]+)\r\n")
@@ -103,7 +105,7 @@ class Asked:
 
     path: str
     accept: str
-    question_bytes: int
+    question: bytes
     head: bytes = b""
     body: bytes = b""
 
@@ -122,7 +124,7 @@ class Ledger:
             for head, body in _messages(asking):
                 path = head.split(b" ", 2)[1].partition(b"?")[0].decode()
                 accept = _ACCEPT.search(head)
-                self.asked.append(Asked(path, accept[1].decode() if accept else "", len(head) + len(body)))
+                self.asked.append(Asked(path, accept[1].decode() if accept else "", head + body))
                 unanswered.append(self.asked[-1])
             return
         answering += data
@@ -194,7 +196,7 @@ class Ground:
 
     async def warm(self) -> None:
         """One connection upstream, kept and idle."""
-        assert (await self.ask(KINDS["account"], "")).status == 200
+        await self.is_answered()
         self.it.start_over()
         self.ledger.asked.clear()
 
@@ -213,11 +215,18 @@ class Ground:
         cache_status = response.header("cache-status") or ""
         assert is_new or (kind.kept and "; hit; ttl=" in cache_status), cache_status
 
+    async def is_answered(self) -> None:
+        """A good answer comes, if the machine is not too busy for that."""
+        while (response := await self.ask(KINDS["account"], "")).problem == "upstream-timeout":
+            pass
+        assert response.status == 200, response
+
     async def is_healed(self) -> None:
         """Once nothing goes wrong any more, requests are answered, and nothing is left of those before."""
         await self.back.inject(NONE)
         await self.front.inject(NONE)
-        assert (await self.ask(KINDS["account"], "")).status == 200
+        await self.it.flights_landed()
+        await self.is_answered()
         await self.is_at_rest()
 
     async def is_at_rest(self) -> None:

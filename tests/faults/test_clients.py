@@ -111,7 +111,7 @@ async def test_what_is_asked_is_carried_through_without_its_client(
     await there.start_over()
     chat = there.chat()
     # The answer is on its way when the client goes.
-    await there.back.inject(Fault(down=Way(latency_s=DEADLINE_S / 2)))
+    await there.back.inject(Fault(down=Way(latency_s=DEADLINE_S / 4)))
     await there.front.inject(Fault(up=Way(passes=len(asked.message(chat, there.it.token())), end=end)))
     assert await heard(there, asked, chat) == b""
     await until(lambda: not there.front.links)
@@ -138,7 +138,7 @@ async def test_who_has_said_all_and_shuts_that_way_gets_an_answer(there: Ground,
 async def test_others_who_wait_for_the_same_dont_notice(there: Ground, end: End) -> None:
     await there.start_over()
     chat = there.chat()
-    await there.back.inject(Fault(down=Way(latency_s=DEADLINE_S / 3)))
+    await there.back.inject(Fault(down=Way(latency_s=DEADLINE_S / 5)))
     whole = len(INFO.message(chat, there.it.token()))
     await there.front.inject(Fault(up=Way(passes=whole, end=end), down=Way(passes=0, end=end)))
     async with asyncio.timeout(DEADLINE_S + SLACK_S):

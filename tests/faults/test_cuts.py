@@ -28,7 +28,7 @@ async def lengths(there: Ground, kind: Kind) -> tuple[int, int]:
     chat = there.chat()
     await there.ask(kind, chat)
     [asked] = there.ledger.of(kind, chat)
-    return asked.question_bytes, len(asked.head) + len(asked.body)
+    return len(asked.question), len(asked.head) + len(asked.body)
 
 
 def tried(length: int, seed: str) -> list[int]:

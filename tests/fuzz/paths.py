@@ -23,7 +23,7 @@ SEEDS = [
     b"POST\n/api/account/123/chat/request\nv=1",
     b"GET\n/api/account/123/chat/../../456\n",
 ]
-_SENT = re.compile(rb"/api/account/(123|le456)(/[A-Za-z0-9._-]+)*\?([A-Za-z]+=[A-Za-z0-9._~%-]*&?)*")
+CANONICAL = re.compile(rb"/api/account/(123|le456)(/[A-Za-z0-9._-]+)*\?([A-Za-z]+=[A-Za-z0-9._~%-]*&?)*")
 
 
 def check(data: bytes) -> None:
@@ -34,7 +34,7 @@ def check(data: bytes) -> None:
         assert 400 <= found.reason.status < 500, found
         return
     target = dress(found).target
-    assert _SENT.fullmatch(target), target
+    assert CANONICAL.fullmatch(target), target
     assert not {b".", b".."} & set(target.partition(b"?")[0].split(b"/")), target
     assert b"appkey" not in target.lower(), target
     assert found.path.encode() in {path, path.removesuffix(b".json")}, "nothing of a path is decoded"

@@ -21,19 +21,28 @@ resources:
   info:
     path: chat/{chat}/info
     methods: {GET: chat:read}
-    query: {v: "1", NC: "true"}
+    query: {from: digits}
+    cache: {ttl_ms: {waiting: 1000, chatting: 1000, ended: 10000}, stale_ms: 5000, volatile: [duration]}
 """
+CLIENT = b"""\
+clients:
+  any:
+    match: {iss: "%b", sub: {prefix: x}}
+    accounts: ["%b"]
+    allow: [info]
+    deny: [GET info]
+    limits: {requests: {per_second: 2, burst: 9}, in_flight: 3}
+""" % (ISSUER.encode(), ACCOUNT.encode())
 SEEDS = [
-    *(b"C" + path.read_bytes() for path in sorted((shipped_policies() / "clients").glob("*.yaml"))),
+    *(b"C" + path.read_bytes() for path in sorted(shipped_policies().glob("clients/*.yaml"))),
     b"R" + RESOURCES,
     b"R" + (shipped_policies() / "resources.yaml").read_bytes()[:1900],
-    b"C{match: {iss: x}, allow: [info], limits: {requests_per_s: 1e9}}",
+    b"C" + CLIENT,
 ]
 _FOLDER = tempfile.TemporaryDirectory()
 atexit.register(_FOLDER.cleanup)
 FOLDER = Path(_FOLDER.name)
 (FOLDER / "clients").mkdir()
-CLIENT = b"match: {iss: %b}\nallow: [info]\n" % ISSUER.encode()
 
 
 def check(data: bytes) -> None:

@@ -378,7 +378,8 @@ def request_lines(its: Maker) -> Made:
     m, t = meant.method.encode(), meant.target
     line = its.pick(
         [
-            b"%s %s" % (m, t), b"%s %s HTTP/0.9" % (m, t), b"%s %s HTTP/2.0" % (m, t), b"%s %s HTTP/2" % (m, t),
+            b"%s %s" % (m, t), b"%s %s HTTP/0.9" % (m, t), b"%s %s HTTP/2.0" % (m, t),
+            b"%s %s HTTP/2" % (m, t),
             b"%s %s HTTP/1.2" % (m, t), b"%s %s HTTP/3.1" % (m, t), b"%s %s HTTP/11" % (m, t),
             b"%s %s HTTP/1.10" % (m, t), b"%s %s HTTP/1.1 " % (m, t), b"%s  %s HTTP/1.1" % (m, t),
             b"%s %s  HTTP/1.1" % (m, t), b"%s\t%s HTTP/1.1" % (m, t), b"%s %s\tHTTP/1.1" % (m, t),
@@ -414,7 +415,8 @@ def forms_of_a_target(its: Maker) -> Made:
         [b"gateway.test", b"evil.example", b"127.0.0.1:1", b"[::1]", b"user:pw@gateway.test", b""]
     )
     target = its.pick(
-        [b"http://%s%s" % (host, t), b"https://%s%s" % (host, t), b"HTTP://%s%s" % (host, t), b"//%s%s" % (host, t),
+        [b"http://%s%s" % (host, t), b"https://%s%s" % (host, t), b"HTTP://%s%s" % (host, t),
+         b"//%s%s" % (host, t),
          b"%s:443" % (host or b"x"), b"*", t[1:], b"?" + t, t + b"#x", b"@%s%s" % (host, t), b"file://" + t,
          b"ftp://%s%s" % (host, t), b"/%s%s" % (host, t), b"%s:%s" % (host, t), b"/http://%s%s" % (host, t)]
     )  # fmt: skip
@@ -817,8 +819,8 @@ def types(its: Maker) -> Made:
         ]
     )
     body = its.pick(
-        [b'{"a":"%s"}' % meant.tag.encode(), b' {"a" : 1.0e5 }\r\n', b'{"a":"\\u0000\\r\\n\\r\\nGET / HTTP/1.1"}', b'{"\xc3\xa9":[]}',
-         b'{"a":"HTTP/1.1 200 OK\\r\\n"}']
+        [b'{"a":"%s"}' % meant.tag.encode(), b' {"a" : 1.0e5 }\r\n', b'{"\xc3\xa9":[]}',
+         b'{"a":"\\u0000\\r\\n\\r\\nGET / HTTP/1.1"}', b'{"a":"HTTP/1.1 200 OK\\r\\n"}']
     )  # fmt: skip
     meant = replace(meant, body=body)
     if its.random.random() < 0.3:
@@ -840,7 +842,7 @@ def pipelines(its: Maker) -> Made:
     return b"".join(its.plain(one) for one in meant), meant
 
 
-@kind("answered", "refused")
+@kind("answered")
 def good_and_bad(its: Maker) -> Made:
     """Hostile ones between good ones."""
     # What has no end takes the next for a part of itself; some are several already, or would take long.

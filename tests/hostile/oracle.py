@@ -2,10 +2,10 @@
 
 One process and one event loop: a raw client, the gateway, a recording upstream. For each case
 
-- the upstream gets nothing, or for each request that is answered one that is byte-equal to its canonical form;
-- a request that is refused is not seen there, nor is one that nobody meant;
+- the upstream gets one request for each that is answered, byte-equal to its canonical form;
+- it sees none that is refused, and none that nobody meant;
 - no answer is another request's, none is a 5xx, and none is left over;
-- the next good request on another connection gets its own answer; on the same one that, or the connection is closed.
+- the next good request on another connection gets its own answer; on the same one that, or the end.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Oracle:
             for lane in range(LANES):
                 lanes.create_task(self._lane(lane, numbers, first))
         self._search()
-        # What comes upstream after its case was judged belongs to none; but polls may have had their chats read again.
+        # What comes after its case was judged belongs to none; but polled chats may have been read again.
         polled = set[bytes]().union(*(_polled(lane).canonical(self.recorder.host) for lane in range(LANES)))
         late = [raw for number in list(self.recorder.seen) for raw in self.recorder.left(number)]
         strange = [raw for raw in late if raw not in polled] + self.recorder.strange

@@ -19,7 +19,7 @@ async def proven(folder: Path, seed: int) -> None:
         tally = await oracle.run(itertools.islice(itertools.count(1), CASES))
     assert not tally.wrong, "\n".join(tally.wrong[:5])
     assert tally.cases == CASES
-    assert too_rare(tally) == []
+    assert not too_rare(tally), too_rare(tally)
 
 
 def too_rare(tally: Tally) -> list[str]:

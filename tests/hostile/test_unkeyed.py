@@ -1,4 +1,4 @@
-"""What is not in the cache's key changes nothing that is kept: a thousand header fields, a thousand query names.
+"""What is not in the cache's key changes nothing that is kept: a thousand fields, a thousand query names.
 
 Each is asked with between two plain requests, over the road alone and with the short cut.
 """

@@ -238,10 +238,10 @@ class Model:
             "chat": {"chat": {"info": info}},
             "agentTyping": {"agentTyping": "typing", "lastUpdate": call.number},
         }
-        if call.place not in documents:
-            return Answer(201, (), b"")
-        body = json.dumps(documents[call.place]).encode()
-        return Answer(200, ((b"content-type", b"application/json"),), body)
+        # A writer may hear of the chat too.
+        body = json.dumps(documents.get(call.place, {"visitorName": chat.name})).encode()
+        status = 200 if call.place in documents else 201
+        return Answer(status, ((b"content-type", b"application/json"),), body)
 
     def _ended(self, call: Call) -> None:
         call.ended, call.ended_at = self.number(), self.now()

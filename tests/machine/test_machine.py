@@ -156,6 +156,9 @@ class Road(RuleBasedStateMachine):
 
     @rule(who=WHOSE, chat=CHAT)
     def writes(self, who: str, chat: int) -> None:
+        self._write(who, chat)
+
+    def _write(self, who: str, chat: int) -> None:
         body = as_json({"visitorName": f"name-{next(self.numbers)}"})
         self._ask(who, chat, "rename", "PUT", body=body)
 
@@ -227,12 +230,19 @@ class Road(RuleBasedStateMachine):
 
     @rule(
         chat=CHAT,
-        state=st.sampled_from(["chatting", "waiting", "ended"]),
+        state=st.sampled_from(["chatting", "chatting", "waiting", "ended"]),
         timeout_s=st.sampled_from([20, 33, 36, 40, 90]),
+        known_for_s=st.sampled_from([None, 0.0, 1.1]),
     )
-    def chat_changes(self, chat: int, state: str, timeout_s: int) -> None:
+    def chat_changes(self, chat: int, state: str, timeout_s: int, known_for_s: float | None) -> None:
         self.model.chats[chat].state = state
         self.model.chats[chat].timeout_s = timeout_s
+        if known_for_s is not None:
+            # What is known of it then bounds what was kept before.
+            self._ask("cat", chat, "chat", "GET")
+            self._land(GOOD)
+            self.loop.pass_time(known_for_s)
+            self._ask("ann", chat, "info", "GET")
 
     # -- time ----------------------------------------------------------------------------------------------
 
@@ -265,6 +275,9 @@ class Road(RuleBasedStateMachine):
 
     def _adopt(self) -> None:
         self.world.adopt(self.rows.values())
+        self._changed()
+
+    def _changed(self) -> None:
         self.model.changes += 1
         self.model.changed_at = self.loop.time()
 
@@ -274,12 +287,22 @@ class Road(RuleBasedStateMachine):
         if lifetime_s is not None:
             self.world.verifier.expires_at[token] = EPOCH + self.loop.time() + lifetime_s
 
-    @rule(what=st.sampled_from(CHANGES), who=WHOSE, view=st.sampled_from([FULL, LITTLE]))
-    def something_changes(self, what: str, who: str, view: View) -> None:
+    @rule(
+        what=st.sampled_from(CHANGES), who=WHOSE, view=st.sampled_from([FULL, LITTLE]), writes=st.booleans()
+    )
+    def something_changes(self, what: str, who: str, view: View, *, writes: bool) -> None:
+        if writes:
+            self._write(who, 0)
+            self.loop.pass_time(0.01)
         world, client = self.world, self.rows[who].name
         match what:
             case "expires":
                 self._issue(who, 0.3)
+                self._ask(who, 0, "info", "GET", polls=True)
+                self._land(GOOD)
+                # It dies of itself: nothing is told.
+                self._changed()
+                return
             case "is revoked":
                 world.revoke(self.tokens[who])
             case "client is revoked":
@@ -297,7 +320,6 @@ class Road(RuleBasedStateMachine):
                 self._issue(who)
                 world.revoked_clients.discard(client)
                 self.rows[who] = row(who, view=view)
-        # A token that dies is a change too, whenever it does.
         self._adopt()
 
     # -- always --------------------------------------------------------------------------------------------
@@ -337,7 +359,9 @@ class Road(RuleBasedStateMachine):
         model.is_troubled = True
         while self.loop.step():
             pass
-        self.loop.run_until_complete(self.world.exchange.flights.drain(self.drains or 0.0))
+        window_s, began = self.drains or 0.0, self.loop.time()
+        self.loop.run_until_complete(self.world.exchange.flights.drain(window_s))
+        assert self.loop.time() <= began + window_s
         # Who waits for his turn may come to it only now.
         self.loop.pass_time(wait_s + 0.01)
         # Who has to ask again after a reload may wait for a deadline more.

@@ -205,11 +205,29 @@ def test_of_a_line_that_went_out_in_part_the_rest_comes_first() -> None:
         assert received.lstrip(b"x").decode().splitlines() == [long[0], long[2]]
 
 
+def test_a_rest_may_need_many_turns() -> None:
+    long = "a" * 100_000
+    with piped() as (reader, stream):
+        lines = JsonLines(stream)
+        filled = fill(stream.fileno())
+        received = os.read(reader, 4_096)
+        lines.msg(long)
+        while len(received) < filled + len(long) // 2:
+            received += os.read(reader, 20_000)
+            lines.msg("lost")
+        received += drained(reader)
+        lines.msg("next")
+        received += drained(reader)
+        written = received.decode().lstrip("x").splitlines()
+        assert [len(line) for line in written if line != "lost"] == [len(long), len("next")]
+        assert lines.lost > 1
+
+
 def test_others_who_write_to_the_same_pipe_still_wait() -> None:
     with piped() as (reader, stream):
         logger("info", stream)
         assert os.get_blocking(stream.fileno())
-        del reader
+        assert os.get_blocking(reader)
 
 
 def test_a_pipe_is_made_wide() -> None:

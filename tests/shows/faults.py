@@ -215,6 +215,7 @@ async def play(on: Theatre, sick: Sick) -> Row:
     row = Row(expected=expected(sick) * 2 * CHATS)
     idle = len(on.back.links)
     since, connected = len(on.ledger.asked), on.back.connected
+    repeats = await metric(on, "upstream_repeats_total")
     await on.back.inject(sick.fault)
     if sick.said:
         await on.stand.control("POST", "faults", {"resource": "info", "times": None, **sick.said})
@@ -227,9 +228,9 @@ async def play(on: Theatre, sick: Sick) -> Row:
     row.asked = len(on.ledger.asked) - since
     if sick.fault.at_once is not None:
         row.asked = on.back.connected - connected
-    if sick.kept:
-        # Each connection that was kept may cost one more.
-        row.repeats = min(idle, max(0, row.asked - row.expected))
+    row.repeats = round(await metric(on, "upstream_repeats_total") - repeats)
+    if row.repeats > idle:
+        row.wrong.append(f"{row.repeats} repeats over {idle} kept connections")
     await on.back.inject(NONE)
     await on.stand.control("DELETE", "faults")
     row.healed_s = await healed(on, row, [chat for chats in modes.values() for chat in chats])
@@ -287,18 +288,20 @@ async def healed(on: Theatre, row: Row, chats: list[str]) -> float:
 # -- what is left ----------------------------------------------------------------------------------------
 
 
+async def metric(on: Theatre, name: str) -> float:
+    """The sum of a family."""
+    client = Client(HOST, on.private)
+    told = (await client.ask(request("GET", "localhost", "/metrics"))).body.decode()
+    client.close()
+    return sum(float(value) for value in re.findall(rf"(?m)^chat_gateway_{name}(?:{{.*}})? (\S+)$", told))
+
+
 async def left(on: Theatre, pid: int) -> dict[str, float]:
     """What the gateway holds when nobody asks anything and no connection upstream is kept."""
     await on.back.close_idle()
     await asyncio.sleep(DEADLINE_S)
-    client = Client(HOST, on.private)
-    told = (await client.ask(request("GET", "localhost", "/metrics"))).body.decode()
-    held = {
-        name: sum(float(value) for value in re.findall(rf"(?m)^chat_gateway_{name}(?:{{.*}})? (\S+)$", told))
-        for name in ("flights", "budget_in_flight", "budget_waiting", "crashes_total")
-    }
-    client.close()
-    return held | _of_process(pid)
+    names = ("flights", "budget_in_flight", "budget_waiting", "crashes_total")
+    return {name: await metric(on, name) for name in names} | _of_process(pid)
 
 
 def _of_process(pid: int) -> dict[str, float]:

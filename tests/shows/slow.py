@@ -38,13 +38,13 @@ GRACE_S = 1.0
 MAX_RATIO, MAX_MORE_MS = 1.5, 2.0
 #: Good clients: so many poll one of the chats each, and so many read what nobody keeps, so often a second.
 POLLERS, POLLED_CHATS, POLLS_PER_S = 20, 4, 10
-READERS, READS_PER_S = 10, 4
+READERS, READS_PER_S = 20, 5
 
 ARRIVE_S = 1.0
 DRIP_S = 1.0
 LOOK_S = 0.1
 #: An answer that no socket's buffers hold, read with the smallest of buffers over the smallest of segments.
-LINES, LINE_BYTES = 250, 2_000
+LINES, LINE_BYTES = 80, 2_000
 RECEIVE_BYTES, SEGMENT_BYTES = 2_048, 536
 
 
@@ -53,6 +53,11 @@ RECEIVE_BYTES, SEGMENT_BYTES = 2_048, 536
 
 async def be_good(said: Mapping[str, Any]) -> Mapping[str, Any]:
     """Ask in time, whatever the last answer took."""
+    # Who comes first waits for the upstream.
+    for path in said["polled"]:
+        client = Client(HOST, said["port"])
+        await client.ask(asking(path, said["tokens"][0]))
+        client.close()
     began = time.monotonic() + 0.2
     latencies: dict[str, list[float]] = {"polls": [], "reads": []}
     statuses: Counter[str] = Counter()
@@ -143,7 +148,9 @@ class Crowd:
     async def readers(self, drips: bool) -> None:
         question = asking(self.said["large"], self.said["tokens"][0])
         with await self._connected(RECEIVE_BYTES) as connected:
-            await asyncio.get_running_loop().sock_sendall(connected, question)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(connected, question)
+            await loop.sock_recv(connected, 1)
             mine = self._enter("readers", connected)
             while not mine.is_gone:
                 await asyncio.sleep(DRIP_S)

@@ -717,13 +717,13 @@ async def test_who_hangs_on_a_name_when_all_is_closed_is_let_go(by_system: ssl.S
     session = Session(MOST, 15.0, trusted=by_system, lookup=lookup)
     asking = asyncio.create_task(session.ask("GET", "http://lost.example", FIELDS, MAX_ANSWER))
     await asyncio.to_thread(began.wait)
-    # A thread that were waited for would keep the process.
     [thread] = [thread for thread in threading.enumerate() if thread.name == "look-up"]
-    assert thread.daemon
     await session.aclose()
     asking.cancel()
     await asyncio.wait([asking])
     ends.set()
+    # If it were waited for, it would keep the process.
+    assert thread.daemon
     await asyncio.to_thread(thread.join)
 
 

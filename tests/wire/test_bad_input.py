@@ -175,7 +175,6 @@ async def test_overrides(here: World, value: str) -> None:
         ("DELETE", INFO, "GET, HEAD"),
         ("PATCH", INFO, "GET, HEAD"),
         ("OPTIONS", INFO, "GET, HEAD"),
-        ("TRACE", INFO, "GET, HEAD"),
         ("POST", INFO, "GET, HEAD"),
         ("PUT", INFO, "GET, HEAD"),
         ("POST", NAME, "GET, HEAD, POST, PUT"),
@@ -306,7 +305,10 @@ async def test_bodies(here: World, name: str, chunked: bool) -> None:
             await wire.send(message("PUT", NAME, fields, body))
         check(here, await wire.response(), status, problem)
         # The rest of the body is not taken for a request.
-        assert (await wire.ask("GET", "/nothing", here.bearer())).status == 404
+        if status == 413:
+            assert await wire.until_closed() == b""
+        else:
+            assert (await wire.ask("GET", "/nothing", here.bearer())).status == 404
 
 
 async def test_the_largest_body(here: World) -> None:

@@ -104,10 +104,12 @@ def until(condition: Callable[[], bool]) -> None:
 def refused(address: str) -> bool:
     """Whether nobody listens there."""
     host, port = address.split(":")
-    try:
-        socket.create_connection((host, int(port)), PATIENCE_S).close()
-    except ConnectionRefusedError:
-        return True
+    # Reset is who came while the listener was closed.
+    with contextlib.suppress(ConnectionResetError):
+        try:
+            socket.create_connection((host, int(port)), PATIENCE_S).close()
+        except ConnectionRefusedError:
+            return True
     return False
 
 

@@ -1,0 +1,34 @@
+"""Open redirect: a slash too many, and the server sends the browser elsewhere.
+
+Here nothing redirects, on either listener.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.advisories.attack import operator
+from tests.support import World
+
+pytestmark = pytest.mark.anyio
+
+
+TARGETS = [
+    "//evil.example",
+    "//evil.example/..",
+    "/\\\\evil.example",
+    "/metrics/",
+    "/usage//",
+    "/%2f%2fevil.example",
+    "/api/account/123/",
+    "/?next=https://evil.example",
+    "/healthz/..;/",
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_no_redirect(here: World, target: str) -> None:
+    for reply in (await here.get(target), await operator(here, "GET", target, {})):
+        assert 400 <= reply.status < 500
+        assert reply.header("location") is None
+        assert b"evil" not in reply.body
