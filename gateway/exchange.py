@@ -117,9 +117,9 @@ class Exchange:
     async def answer(self, request: Request) -> Reply:
         """The whole road."""
         began = self.clock.now()
-        refusal = self._overload.refuses(None)
-        if refusal is not None:
-            return self.refuse(request, refusal)
+        full = self.full()
+        if full is not None:
+            return self.refuse(request, full)
         # What the edge made of the request, it made under these.
         version = self._state().policies.version
         self._overload.enter()
@@ -134,6 +134,10 @@ class Exchange:
             except Exception as error:  # noqa: BLE001 - it would only be quicker the next time
                 self._observer.crashed(error)
         return made
+
+    def full(self) -> Refusal | None:
+        """Why there is no room for one more request, whoever sends it."""
+        return self._overload.refuses(None)
 
     def refuse(self, request: Request, refusal: Refusal) -> Reply:
         """What the edge refuses before the road begins is told and counted like everything else."""

@@ -45,6 +45,8 @@ from gateway.edge.heads import (
     long_target,
 )
 
+#: What never has a body.
+READS = frozenset({"GET", "HEAD"})
 #: How many requests of a connection wait behind the one that is being answered.
 MAX_PIPELINED = 16
 #: How long, and for how many bytes, a client is heard out that still sends when it has had its last reply.
@@ -74,10 +76,14 @@ class Bounds:
 
 
 class Site(Protocol):
-    """Where requests are answered, whatever they are."""
+    """Where requests are answered, whatever they are.
+
+    `at_the_door` has the reply to one without a body for which there is no room.
+    """
 
     async def answer(self, head: Head, peer: str, body: Body) -> Reply: ...
     def refuse(self, reason: Reason) -> Reply: ...
+    def at_the_door(self, head: Head, peer: str) -> Reply | None: ...
 
 
 class ShortCut(Protocol):
@@ -136,6 +142,9 @@ class Cycle(RequestResponseCycle):
         except Exception:
             self.logger.exception("request crashed")
             self._connection.close()
+        finally:
+            if self.disconnected:
+                self._connection.forget()
 
     def _write(self, made: Reply) -> None:
         # Who still waits for a 100 may send a body or the next request: nobody can say which.
@@ -314,6 +323,13 @@ class Connection(HttpToolsProtocol):
             self._leave()
             self._leave = None
         self._held = self._rest = b""
+        cycle: Cycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            self.forget()
+
+    def forget(self) -> None:
+        """Let go of the newest request, or only the collector would ever find the two."""
+        self.cycle = None  # type: ignore[assignment]  # as it was at first
 
     # -- bytes in -------------------------------------------------------------------------------------
 
@@ -447,9 +463,25 @@ class Connection(HttpToolsProtocol):
                 self._is_cut = True
                 self._write_past(reply)
                 return
+        if self._refuses_at_the_door(head):
+            return
         self._in_body = True
         self._unset_keepalive_if_required()
         self._take_the_road(head)
+
+    def _refuses_at_the_door(self, head: Head) -> bool:
+        """Refuse what there is no room for, before anything is made for it."""
+        if head.method not in READS or not self._goes_on() or not self._is_free():
+            return False
+        made = self.site.at_the_door(head, self.peer)
+        if made is None:
+            return False
+        self._is_cut = True
+        self._write_past(wire(made.status, made.head, made.body, is_last=False))
+        return True
+
+    def _goes_on(self) -> bool:
+        return self._line[3] == b"1" and self.parser.should_keep_alive() and not self.is_leaving
 
     def _head(self) -> Head:
         method, target, minor = self._line.groups()

@@ -27,6 +27,7 @@ class Road(Protocol):
 
     async def answer(self, request: Request) -> Reply: ...
     def refuse(self, request: Request, refusal: Refusal) -> Reply: ...
+    def full(self) -> Refusal | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,13 @@ class Web:
         except asyncio.CancelledError:
             # The server cancels what has outlasted the end of the process, such as a body that never comes.
             return self._road.refuse(request, Refusal(Reason.DRAINING))
+
+    def at_the_door(self, head: Head, peer: str) -> Reply | None:
+        """The reply to a request for which there is no room, whoever sent it."""
+        full = self._road.full()
+        if full is None or isinstance(head.fields, Refusal):
+            return None
+        return self._road.refuse(self._request(head, peer, head.fields, _no_body), full)
 
     def refuse(self, reason: Reason) -> Reply:
         """The reply to bytes that are no request, or none that is read to its end."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import assert_never
 
 from structlog.typing import FilteringBoundLogger
 
 from gateway.core.access import ALLOW
 from gateway.core.answers import Undressed
-from gateway.core.errors import Refusal
+from gateway.core.errors import Reason, Refusal
 from gateway.core.freshness import Failed
 from gateway.core.paths import Target
 from gateway.core.replies import Delivered, Reply, Trip
@@ -19,6 +20,11 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.usage import Usage, Used
 
 NOBODY = "-"
+#: Who is refused for want of room is counted, and has no line: to write it would be half of the work that
+#: there is no room for.
+CROWDED = frozenset({Reason.OVERLOADED, Reason.TOO_MANY_CONNECTIONS})
+#: A line for all of them is written this often at most.
+CROWD_S = 1.0
 
 
 class Observer:
@@ -29,6 +35,9 @@ class Observer:
         self._log = log
         self._lines = RequestLines(log)
         self._usage = usage
+        #: How many have no line since there was one for all, and when that was.
+        self._crowd = 0
+        self._crowd_at = -math.inf
         self._hits: dict[tuple[str, str, str], Hits] = {}
 
     def hits(self, client: str, rule: str, resource: str) -> Hits:
@@ -70,7 +79,9 @@ class Observer:
             metrics.road.decisions[client, trip.rule, outcome if trip.grant is None else ALLOW] += 1
         for shadow in trip.shadows:
             metrics.shadow_decisions[shadow.client, shadow.rule, shadow.outcome] += 1
-        if self._lines.wanted:
+        if isinstance(result, Refusal) and result.reason in CROWDED:
+            self._crowded(wall)
+        elif self._lines.wanted:
             self._lines.say(
                 request_id=request.id,
                 client=client,
@@ -84,6 +95,13 @@ class Observer:
                 wall=wall,
                 remarks=_remarks(trip),
             )
+
+    def _crowded(self, wall: float) -> None:
+        self._crowd += 1
+        # The clock may be set back.
+        if abs(wall - self._crowd_at) >= CROWD_S:
+            self._log.warning("no room", refused=self._crowd)
+            self._crowd, self._crowd_at = 0, wall
 
     def _delivered(self, result: Delivered, client: str, resource: str, used: Used) -> None:
         if not result.opened:

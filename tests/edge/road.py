@@ -40,6 +40,10 @@ class Road:
     busy_s: float = 0
     latency_s: float = 0.01
     reply: bytes = b""
+    full_for: Refusal | None = None
+
+    def full(self) -> Refusal | None:
+        return self.full_for
 
     async def answer(self, request: Request) -> Reply:
         if self.busy_s:

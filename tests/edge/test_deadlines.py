@@ -10,7 +10,7 @@ import pytest
 from gateway.core.errors import Reason, Refusal
 from gateway.core.replies import Reply
 from gateway.core.requests import Poll, Request
-from gateway.edge.protocol import LINGER_BYTES, LINGER_S
+from gateway.edge.protocol import LATE_LINGER_S, LINGER_BYTES, LINGER_S
 from tests.connections import HIGH_WATER_BYTES, Peer
 from tests.edge.road import BOUNDS, GET, MAX_BODY, PUT, Road, edge, replies
 from tests.virtual import simulate, virtual
@@ -200,7 +200,7 @@ async def test_a_body_that_nobody_asked_for_ends_the_connection_when_it_is_late(
     await asyncio.sleep(2)
     assert (replies(peer.text), peer.eof_at) == (["token-missing"], 11)
     await asyncio.sleep(2)
-    assert peer.closed_at == 11 + LINGER_S
+    assert peer.closed_at == 11 + LATE_LINGER_S
 
 
 @virtual
