@@ -16,21 +16,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from structlog.typing import FilteringBoundLogger
 
-from gateway import overload
-from gateway.admin.web import Access, Handles, admin
-from gateway.config.settings import Edge as EdgeSettings
-from gateway.config.settings import Settings, Tls, needs_restart, server_context
+from gateway import parts
+from gateway.admin.web import Handles, admin
+from gateway.config.settings import Settings, needs_restart, server_context
 from gateway.configuration import Configuration, Misconfigured, configure, fingerprint
 from gateway.core.access import Claims, identify
 from gateway.core.errors import Refusal
-from gateway.core.limits import Rate
-from gateway.edge import protocol as edge
 from gateway.edge.server import Running, bind, listening
-from gateway.edge.web import Cors, Web, WebConfig
+from gateway.edge.web import Web
 from gateway.exchange import Exchange
 from gateway.identity.failures import Failures
 from gateway.identity.records import RevocationsError
@@ -47,14 +43,12 @@ from gateway.ports import Clock, State, Upstream
 from gateway.shortcut import News, ShortCut
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
-from gateway.upstream.accounts import Account, Accounts, Discovery
-from gateway.upstream.budget import Budget, Pace
+from gateway.upstream.accounts import Account, Accounts
+from gateway.upstream.budget import Budget
 from gateway.upstream.protection import Breaker, Protection
-from gateway.upstream.session import Session, trusted
-from gateway.upstream.transport import Bounds, HttpUpstream, fetcher
+from gateway.upstream.session import trusted
+from gateway.upstream.transport import HttpUpstream, fetcher
 
-#: How long an idle connection to the upstream is kept; shorter than what servers usually allow.
-UPSTREAM_IDLE_S = 15.0
 #: Files that stay the same for so long are not being written; and how often that is waited for.
 REST_S = 0.05
 REST_LOOKS = 20
@@ -104,9 +98,9 @@ class Gateway:
         self._seen: bytes | None = None
         self._reloading = asyncio.Lock()
         self._watching: list[asyncio.Task[None]] = []
-        self._bounds = Bounds(settings.upstream.deadline_ms / 1000, settings.upstream.max_answer_bytes)
-        self.transport = _transport(settings)
-        self.budget = Budget(self._pace, clock.now, random.random)
+        self._bounds = parts.upstream_bounds(settings)
+        self.transport = parts.session(settings)
+        self.budget = Budget(lambda account: parts.pace(self.settings, account), clock.now, random.random)
         self._app_keys = dict(configuration.app_keys)
         self._news = News()
         self._clock_jumps = 0
@@ -115,7 +109,7 @@ class Gateway:
         self._key_sources = KeySources(
             self._log, self._observer.crashed, clock.now, random.random, self._news.tell
         )
-        failures = Failures(self._failed_tokens, clock.now)
+        failures = Failures(lambda: parts.failed_tokens(self.settings), clock.now)
         self._sources = self._key_sources.prepare(configuration)
         self._key_sources.adopt(self._sources, settings.issuers)
         self._verifier = Verifier(
@@ -131,12 +125,22 @@ class Gateway:
         self._state = self._state_of(configuration, 0, self._upstream())
         store = MemoryStore(settings.cache.max_bytes, clock.now, lambda: self._state.policies.views)
         limiter = MemoryLimiter(clock.now, clock.wall)
-        self._overload_bounds = _overload_bounds(settings)
+        self._overload_bounds = parts.overload_bounds(settings)
         self.overload = Overload(lambda: self._overload_bounds, clock.now, random.random)
         self.short_cut = self._short_cut(store, limiter) if settings.short_cut else None
-        self.exchange = Exchange(
+        self.exchange = self._exchange(store, limiter)
+        self.metrics.gauges = self._gauges(store)
+        #: The clients' listener's, and the private one's. What is loaded into them is shown from then on.
+        self.tls = parts.tls(settings.tls), parts.tls(settings.admin_tls)
+        self._web_config = parts.web_config(settings)
+        self.web = Web(self.exchange, lambda: self._web_config, _new_id, clock.wall)
+        self.operations = self._operations()
+        self.admin = admin(self._handles(usage))
+
+    def _exchange(self, store: MemoryStore, limiter: MemoryLimiter) -> Exchange:
+        return Exchange(
             state=lambda: self._state,
-            clock=clock,
+            clock=self._clock,
             verifier=self._verifier,
             store=store,
             limiter=limiter,
@@ -146,12 +150,9 @@ class Gateway:
             observer=self._observer,
             short_cut=self.short_cut,
         )
-        self.metrics.gauges = self._gauges(store)
-        #: The clients' listener's, and the private one's. What is loaded into them is shown from then on.
-        self.tls = _context(settings.tls), _context(settings.admin_tls)
-        self._web_config = _web_config(settings)
-        self.web = Web(self.exchange, lambda: self._web_config, _new_id, clock.wall)
-        self.operations = Operations(
+
+    def _operations(self) -> Operations:
+        return Operations(
             exchange=self.exchange,
             revocations=self.revocations,
             settings=lambda: self.settings,
@@ -160,7 +161,6 @@ class Gateway:
             read_again=self.reload,
             log=self._log,
         )
-        self.admin = admin(self._handles(usage))
 
     def _short_cut(self, store: MemoryStore, limiter: MemoryLimiter) -> ShortCut:
         return ShortCut(
@@ -209,7 +209,7 @@ class Gateway:
 
     def _handles(self, usage: Usage) -> Handles:
         return Handles(
-            access=self._access,
+            access=lambda: parts.access(self._configuration),
             is_ready=lambda: self.ready,
             status=self._status,
             exposition=self.metrics.scrape,
@@ -231,29 +231,8 @@ class Gateway:
         client = identify(claims, self._state.policies, lambda _: False)
         return NOBODY if isinstance(client, Refusal) else client.name
 
-    def _pace(self, account: str) -> Pace:
-        # A request may still be under way for an account that is no more.
-        settings = self.settings
-        said = settings.budget_of(account) if account in settings.accounts else settings.budget
-        return Pace(
-            said.per_second,
-            said.burst,
-            said.in_flight,
-            said.queue,
-            said.wait_ms / 1000,
-            said.reserve_percent / 100,
-        )
-
-    def _failed_tokens(self) -> Rate:
-        said = self.settings.failed_tokens
-        return Rate(said.per_minute / 60, said.burst)
-
     def _reloads_told(self) -> Reloads:
         return replace(self._reloads, failed=self._reloads.failed or bool(self._unfit_revocations))
-
-    def _access(self) -> Access:
-        said = self.settings.admin
-        return Access(self._configuration.admin_token, said.open_metrics, frozenset(said.hosts))
 
     def _status(self) -> Mapping[str, object]:
         reloads = self._reloads
@@ -371,7 +350,7 @@ class Gateway:
         if not same:
             policies = replace(policies, version=version + 1)
             read = replace(read, policies=policies)
-            moved = _places(read) != _places(old)
+            moved = parts.places(read) != parts.places(old)
             if moved:
                 accounts = self._accounts_of(read.settings)
                 accounts.take_over(self._accounts)
@@ -380,8 +359,8 @@ class Gateway:
             upstream = self._upstream() if moved else self._state.upstream
             self._configuration = read
             self._state = self._state_of(read, self._state.epoch + moved, upstream)
-            self._web_config = _web_config(read.settings)
-            self._overload_bounds = _overload_bounds(read.settings)
+            self._web_config = parts.web_config(read.settings)
+            self._overload_bounds = parts.overload_bounds(read.settings)
         self._news.tell()
         self._show_certificates()
         self._adopted(read, changed=keys_changed or not same)
@@ -436,7 +415,7 @@ class Gateway:
                 name: Account(name, self._app_keys[name], said.upstream)
                 for name, said in settings.accounts.items()
             },
-            Discovery(settings.discovery.url, settings.discovery.allowed_domains),
+            parts.discovery(settings),
             settings.public_url,
             settings.link_hosts,
             fetcher(self.transport, self._bounds),
@@ -478,8 +457,12 @@ class Gateway:
         for notice in self.revocations.notices:
             self._log.warning("revocations", notice=notice)
         await self._key_sources.warm(self._sources)
-        watching = self.overload.watch(self._clock.wall, self._clock_set)
-        self._watching = [asyncio.create_task(self.keep_looking()), asyncio.create_task(watching)]
+        self._watching = [asyncio.create_task(work()) for work in (self.keep_looking, self._keep_watching)]
+
+    async def _keep_watching(self) -> None:
+        while True:
+            await self.safely(lambda: self.overload.watch(self._clock.wall, self._clock_set))
+            await asyncio.sleep(1)
 
     def _clock_set(self, seconds: float) -> None:
         """Whether a token has expired, and what is revoked, is another question now."""
@@ -499,21 +482,9 @@ class Gateway:
         await self.exchange.flights.drain(self.at_start.drain_s)
 
 
-def _transport(settings: Settings) -> Session:
-    said = settings.upstream
-    return Session(said.max_connections, UPSTREAM_IDLE_S, said.proxy, trusted(said.ca_file))
-
-
 def _new_id() -> str:
     """An id that nobody else has by chance; it is no secret."""
     return f"{random.getrandbits(64):016x}"
-
-
-def _places(read: Configuration) -> object:
-    """What decides where answers come from and what their links lead to."""
-    settings = read.settings
-    upstreams = {name: said.upstream for name, said in settings.accounts.items()}
-    return settings.public_url, settings.link_hosts, settings.discovery, upstreams, read.policies.resources
 
 
 def _revocations(settings: Settings, clock: Clock, changed: Callable[[], None]) -> Revocations:
@@ -553,7 +524,7 @@ async def running(gateway: Gateway) -> AsyncIterator[Running]:
                 (gateway.admin, private),
                 settings.drain_s,
                 gateway.drain,
-                bounds=_bounds(settings.edge),
+                bounds=parts.edge_bounds(settings),
                 tls=gateway.tls,
             )
             async with listeners as addresses:
@@ -565,38 +536,3 @@ async def running(gateway: Gateway) -> AsyncIterator[Running]:
                     gateway.ready = False
         finally:
             await gateway.end()
-
-
-def _overload_bounds(settings: Settings) -> overload.Bounds:
-    return overload.Bounds(settings.overload.max_requests, settings.overload.lag_ms / 1000)
-
-
-def _bounds(said: EdgeSettings) -> edge.Bounds:
-    return edge.Bounds(
-        said.max_head_bytes,
-        said.max_fields,
-        said.max_target_bytes,
-        said.head_ms / 1000,
-        said.body_ms / 1000,
-        said.idle_ms / 1000,
-        said.send_ms / 1000,
-        said.max_connections,
-        said.max_connections_per_peer,
-    )
-
-
-def _context(said: Tls | None) -> ssl.SSLContext | None:
-    try:
-        return None if said is None else server_context(said.certificate_file, said.key_file)
-    except (OSError, ValueError) as error:
-        # They were fit a moment ago.
-        raise Misconfigured((f"{error}",)) from None
-
-
-def _web_config(settings: Settings) -> WebConfig:
-    origins = frozenset(origin.encode() for origin in settings.cors.origins)
-    return WebConfig(
-        urlsplit(settings.public_url).path.encode(),
-        Cors(origins, settings.cors.max_age_s),
-        settings.trusted_proxies,
-    )

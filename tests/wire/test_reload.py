@@ -26,6 +26,7 @@ from gateway.demo.stage import ACCOUNT, AUDIENCE, ISSUER, set_stage
 from gateway.emulator import Emulator, EmulatorConfig, EmulatorServer, Fault, serve
 from gateway.identity.development import kid_of, mint, new_key
 from gateway.identity.keys import Key
+from gateway.parts import access
 from tests.identity_provider import CA_FILE, FAILURES, certified, provider
 from tests.reloading import (
     SELDOM_S,
@@ -282,7 +283,7 @@ def whole(it: World) -> list[object]:
         gateway._state,
         gateway.settings,
         gateway._web_config,
-        gateway._access().token,
+        access(gateway._configuration).token,
         *keys,
         upstream._accounts.keys(ACCOUNT).in_order(),  # type: ignore[attr-defined]
     ]

@@ -26,6 +26,7 @@ from gateway.demo.stage import ACCOUNT, AUDIENCE, ISSUER, set_stage
 from gateway.emulator import Emulator, EmulatorConfig, Fault, serve
 from gateway.identity.development import kid_of, mint, new_key
 from gateway.observe.logs import logger
+from gateway.parts import pace
 from tests.identity_provider import CA_FILE, DISCOVERY, certified, provider, response, says
 from tests.proxy import proxying
 from tests.reloading import SELDOM_S, changeable, operator, say
@@ -195,7 +196,7 @@ def of_the_pace(name: str) -> Callable[[World], Awaitable[object]]:
     """What the budget of the account is measured by; what comes of it, its own tests see."""
 
     async def look(it: World) -> object:
-        return getattr(it.gateway._pace(ACCOUNT), name)
+        return getattr(pace(it.gateway.settings, ACCOUNT), name)
 
     return look
 
