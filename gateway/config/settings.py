@@ -391,7 +391,7 @@ class Budget(Model):
     per_second: Annotated[int, whole(1, 10_000)] = 200
     burst: Annotated[int, whole(1, 10_000)] = 50
     in_flight: Annotated[int, whole(1, 10_000)] = 100
-    queue: Annotated[int, whole(1, 100_000)] = 1_000
+    queue: Annotated[int, whole(1, 100_000)] = 50
     # No longer: a chat would die of it.
     wait_ms: Annotated[int, whole(10, 5_000)] = 1_000
     reserve_percent: Annotated[int, whole(0, 90)] = 20

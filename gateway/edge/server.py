@@ -14,8 +14,9 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.edge.connections import Connections
 from gateway.edge.protocol import LINGER_S, Bounds, ShortCut, speaking
 from gateway.edge.web import Web
 
@@ -25,6 +26,8 @@ DEFAULT_BOUNDS = Bounds()
 GRACE_S = math.ceil(LINGER_S) + 1
 #: Whoever calls the private listener while it ends.
 PRIVATE_GRACE_S = 1
+#: Connections of the private listener: probes, a scraper, operators.
+MAX_OPERATORS = 256
 
 
 class CannotListen(Exception):
@@ -85,30 +88,52 @@ class _Listener(uvicorn.Server):
 
 
 class Operator(HttpToolsProtocol):
-    """A connection of the private listener: uvicorn's own, but nobody may sit on one without a request."""
+    """A connection of the private listener: uvicorn's own, but nobody may sit on one without a request.
+
+    The next one has to be whole within the idle time, whatever comes meanwhile, and its reply has to be taken
+    within as long. There are `MAX_OPERATORS` of them.
+    """
+
+    open: Connections
+    _leave: Callable[[], None] | None = None
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """From the first moment on."""
+        """Wait for the first request, if there is room."""
         super().connection_made(transport)
+        self._leave = self.open.enter("")
+        if self._leave is None:
+            transport.abort()
+        else:
+            self._wait()
+
+    def on_message_complete(self) -> None:
+        """A request is whole, and will be answered."""
+        super().on_message_complete()
         self._wait()
 
-    def data_received(self, data: bytes) -> None:
-        """Half a head is no request."""
-        super().data_received(data)
+    def on_response_complete(self) -> None:
+        """As ever, and wait for the next."""
+        super().on_response_complete()
         self._wait()
-
-    def _wait(self) -> None:
-        cycle: RequestResponseCycle | None = self.cycle
-        is_idle = cycle is None or cycle.response_complete
-        if is_idle and self.timeout_keep_alive_task is None and not self.transport.is_closing():
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is kept of it by a timer."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
+        self._no_longer()
+        if self._leave is not None:
+            self._leave()
+            self._leave = None
+
+    def _wait(self) -> None:
+        self._no_longer()
+        self._deadline = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def _no_longer(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +220,8 @@ async def listening(
 
     # The protocol asks the site itself; there is no application between them.
     clients = _listener(cast(ASGIApp, web), protocol, drain_s + GRACE_S, bounds, tls[0])
-    operators = _listener(app, Operator, PRIVATE_GRACE_S, bounds, tls[1])
+    operator = type("OneOfOperators", (Operator,), {"open": Connections(MAX_OPERATORS, MAX_OPERATORS, bool)})
+    operators = _listener(app, operator, PRIVATE_GRACE_S, bounds, tls[1])
     serving = asyncio.create_task(clients.serve([public_socket]))
     watching = asyncio.create_task(operators.serve([private_socket]))
     try:

@@ -6,6 +6,7 @@ One way in for every path: which resources there are is the road's affair, not a
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,7 +20,7 @@ from gateway.core.requests import Body, Request
 from gateway.edge.heads import Head
 
 #: When who found no room for a connection may try again.
-TRY_AGAIN_S = 2.0
+TRY_AGAIN_S = (1.0, 2.0, 3.0)
 
 
 class Road(Protocol):
@@ -64,6 +65,8 @@ class Web:
         self._road = road
         self._config = config
         self._new_id = new_id
+        # In turn, so that they don't come back together.
+        self._try_again = itertools.cycle(TRY_AGAIN_S)
         self._wall = wall
 
     async def answer(self, head: Head, peer: str, body: Body) -> Reply:
@@ -89,7 +92,7 @@ class Web:
 
     def refuse(self, reason: Reason) -> Reply:
         """The reply to bytes that are no request, or none that is read to its end."""
-        wait_s = TRY_AGAIN_S if reason is Reason.TOO_MANY_CONNECTIONS else None
+        wait_s = next(self._try_again) if reason is Reason.TOO_MANY_CONNECTIONS else None
         refusal = Refusal(reason, retry_after_s=wait_s)
         return self._road.refuse(Request(self._new_id(), "-", b"", b"", {}, _no_body), refusal)
 

@@ -30,6 +30,8 @@ HELD_TARGETS = 50_000
 TRIP = 10
 #: How long it is open at first: longer than a target's first step, as it is closed to everybody.
 FIRST_OPEN_S = 0.5
+#: And at most: others probe, and what is left to a chat after two polls in vain is ten seconds.
+LAST_OPEN_S = 2.0
 
 DOWN = Failed(Reason.UPSTREAM_DOWN)
 #: Nothing came, or nothing but the upstream's own excuse. Any other answer is a sign of life.
@@ -92,7 +94,7 @@ class Protection:
         hold = self.hold(account, None)
         down = self._down.get(account)
         if hold is None and down is not None:
-            self._open(account, min(down.step_s * 2, LAST_STEP_S))
+            self._open(account, min(down.step_s * 2, LAST_OPEN_S))
         return hold
 
     def failed(self, account: str, key: Key | None, failed: Failed) -> Failed:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.core.errors import Reason
 from gateway.core.freshness import Failed
 from gateway.core.messages import Key, Representation
-from gateway.upstream.protection import FIRST_OPEN_S, LAST_STEP_S, TRIP, Breaker, Protection
+from gateway.upstream.protection import FIRST_OPEN_S, LAST_OPEN_S, LAST_STEP_S, TRIP, Breaker, Protection
 
 ACCOUNT, OTHER = "1", "2"
 RESET = Failed(Reason.UPSTREAM_RESET)
@@ -150,7 +150,7 @@ def test_with_each_probe_the_step_doubles_up_to_its_bound(tripped: World, *, end
         assert tripped.protection.admit(ACCOUNT) is None
         if ends:
             tripped.fail()
-    assert steps == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert steps == [0.5, 1.0, 2.0, 2.0, 2.0, 2.0]
 
 
 def test_failures_of_what_was_sent_before_are_no_probes(tripped: World) -> None:
@@ -201,9 +201,9 @@ def test_of_all_that_stands_the_longest_is_told(world: World) -> None:
         assert world.protection.admit(ACCOUNT) is None
         world.now += world.left_s()
     world.protection.admit(ACCOUNT)
-    assert world.protection.hold(ACCOUNT, key(1)) == Failed(Reason.UPSTREAM_DOWN, None, LAST_STEP_S)
+    assert world.protection.hold(ACCOUNT, key(1)) == Failed(Reason.UPSTREAM_DOWN, None, LAST_OPEN_S)
     world.protection.failed(ACCOUNT, key(3), RESET)
-    assert world.protection.hold(ACCOUNT, key(3)) == Failed(Reason.UPSTREAM_DOWN, None, LAST_STEP_S)
+    assert world.protection.hold(ACCOUNT, key(3)) == Failed(Reason.UPSTREAM_DOWN, None, LAST_OPEN_S)
 
 
 def test_what_is_somewhere_else_from_now_on_is_asked_at_once(tripped: World) -> None:
@@ -239,7 +239,7 @@ def test_never_longer_than_a_step_and_never_two_in_one(happenings: list[float | 
                 admitted = world.protection.admit(ACCOUNT) is None
                 assert admitted == (left_s <= 0)
                 if admitted and until:
-                    step_s = min(2 * step_s, LAST_STEP_S)
+                    step_s = min(2 * step_s, LAST_OPEN_S)
                     until = world.now + step_s
             case "look":
                 assert (world.protection.hold(ACCOUNT, None) is None) == (left_s <= 0)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.edge.protocol import LINGER_BYTES, Bounds
+from gateway.edge.server import MAX_OPERATORS
 from tests.edge.road import BOUNDS, GET, PUT, Road, on_sockets, replies
 from tests.support import PATIENCE_S
 
@@ -109,6 +110,26 @@ async def test_half_a_head_for_operators_is_no_request_either() -> None:
             reader, writer = await stack.enter_async_context(client(at))
             writer.write(sent)
             assert (await heard(reader))[:13] == told
+
+
+@pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\r\n", PUT + b"content-length: 900000\r\n\r\n"])
+async def test_operators_may_not_drip(begun: bytes) -> None:
+    async with on_sockets(Road(), SHORT) as addresses, client(addresses.private) as (reader, writer):
+        writer.write(begun)
+        reading = asyncio.create_task(heard(reader))
+        async with asyncio.timeout(PATIENCE_S):
+            while not reading.done():
+                writer.write(b"x")
+                await asyncio.sleep(0.02)
+
+
+async def test_there_are_so_many_operators_and_no_more() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        at = (await stack.enter_async_context(on_sockets(Road()))).private
+        for _ in range(MAX_OPERATORS):
+            await stack.enter_async_context(client(at))
+        reader, _ = await stack.enter_async_context(client(at))
+        assert await heard(reader) == b""
 
 
 LAST: dict[str, bytes] = {

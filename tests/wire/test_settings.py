@@ -283,7 +283,7 @@ PACES = {
     "per_second": ("per_s", 200, 7, 7),
     "burst": ("burst", 50, 7, 7),
     "in_flight": ("in_flight", 100, 7, 7),
-    "queue": ("queue", 1000, 7, 7),
+    "queue": ("queue", 50, 7, 7),
     "wait_ms": ("wait_s", 1.0, 700, 0.7),
     "reserve_percent": ("reserve", 0.2, 70, 0.7),
 }
