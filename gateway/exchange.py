@@ -72,6 +72,7 @@ from gateway.ports import (
 T = TypeVar("T")
 
 DRAINED = Failed(Reason.DRAINING)
+CUT_OFF = Failed(Reason.UPSTREAM_TIMEOUT)
 CRASHED = Failed(Reason.CRASHED)
 #: While a request waited for its turn, its grant ended or the upstream changed: it is judged again.
 MOVED = Failed(Reason.UPSTREAM_UNREACHABLE)
@@ -293,7 +294,7 @@ class Exchange:
 
     def look(self, target: Target) -> Plan:
         """What is to be done about a target whose answers are shared."""
-        hold = self.protection.hold(target.account, target.key)
+        hold = self.protection.hold(target.account, target.key, target.whose)
         entry, contact = self._store.get(target.key), self._contact(target)
         return plan(entry, self._generation(target), contact, hold, self.clock.now())
 
@@ -403,7 +404,7 @@ class Exchange:
             case Serve(entry, refresh=False):
                 return entry
         # While it waited for its turn, the account may have been told to pause.
-        hold = self.protection.admit(target.account)
+        hold = self.protection.admit(target.account, target.whose)
         if hold is not None:
             return hold
         heard = await self._ask(target, dress(target), sent_at, client)
@@ -441,7 +442,7 @@ class Exchange:
         return undress(target, answer, links, refuse_other_session_key=refused)
 
     def _failed(self, target: Target, key: Key | None, failed: Failed) -> Failed:
-        told = self.protection.failed(target.account, key, failed)
+        told = self.protection.failed(target.account, key, failed, target.whose)
         if failed.reason is Reason.UPSTREAM_THROTTLED:
             self._budget.slow_down(target.account, self.clock.now() + (told.retry_after_s or 0.0))
         return told
@@ -498,7 +499,7 @@ class Exchange:
 
     async def _alone(self, granted: Granted, request: UpstreamRequest, how: How) -> Result:
         target, client = granted.target, granted.client
-        hold = self.protection.hold(target.account, None)
+        hold = self.protection.hold(target.account, None, target.whose)
         if hold is not None:
             return hold
         standing = self.limiter.fetch(client, target.resource.name)
@@ -518,10 +519,13 @@ class Exchange:
         # Not by itself: who is ended before his first step does nothing at all.
         flight.add_done_callback(lambda _: self._budget.leave(ticket))
         landed = await landing(flight)
-        return Delivered(landed, how, opened=True) if isinstance(landed, Entry) else landed or DRAINED
+        if isinstance(landed, Entry):
+            return Delivered(landed, how, opened=True)
+        # A write that was cut off may have been applied: who is told to come again would do it twice.
+        return landed or (DRAINED if target.is_read else CUT_OFF)
 
     async def _carry(self, target: Target, request: UpstreamRequest, client: Client) -> Entry | Failed:
-        hold = self.protection.admit(target.account)
+        hold = self.protection.admit(target.account, target.whose)
         if hold is not None:
             return hold
         sent_at = self.clock.now()

@@ -175,7 +175,7 @@ def _fetch(exchange: Exchange, granted: Granted, stale: Entry | None, sent: Upst
 
 
 def _alone(exchange: Exchange, granted: Granted, how: How, sent: UpstreamRequest) -> _Ending:
-    hold = exchange.protection.hold(granted.target.account, None)
+    hold = exchange.protection.hold(granted.target.account, None, granted.target.whose)
     if hold is not None:
         return _Ending(hold, None, _held(hold))
     refusal = _may_not_fetch(exchange, granted)

@@ -98,8 +98,9 @@ class Document:
         return _text(_child(self._info(), "chatSessionKey"))
 
     def self_links(self) -> Iterator[str]:
-        """Where the document says that it is: the links of rel `self` of its root object, and of its info."""
-        for owner in (self.root, *_children(self.root), _child(_child(self.root, "chat"), "info")):
+        """Where the document says that it is: the links of rel `self` of its root, and of a chat's parts."""
+        chat = _child(self.root, "chat")
+        for owner in (self.root, *_children(self.root), _child(chat, "info"), _child(chat, "events")):
             for link in _links(owner):
                 href = _attribute(link, "href") if _attribute(link, "rel") == "self" else None
                 if href is not None:

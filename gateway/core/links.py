@@ -123,7 +123,7 @@ def named(url: str) -> tuple[str, str | None] | None:
     if address is None:
         return None
     _, _, _, account, *rest = address["path"].split("/")
-    return _id(account), _id(rest[1]) if len(rest) > 1 and rest[0] == "chat" else None
+    return _id(account), (_id(rest[1]) or None) if len(rest) > 1 and rest[0] == "chat" else None
 
 
 def _id(segment: str) -> str:

@@ -55,6 +55,11 @@ class Target:
         return self.method == "GET"
 
     @property
+    def whose(self) -> str:
+        """The chat it is about, or what else: what fails for one may not for another."""
+        return self.path if self.chat is None else self.chat.id
+
+    @property
     def key(self) -> Key:
         return self.path, self.query, self.representation
 

@@ -27,6 +27,7 @@ from yarl import URL
 
 from gateway.core.errors import Reason
 from gateway.core.messages import Answer, Headers
+from gateway.core.peers import is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -294,7 +295,8 @@ class Session:
     """Requests to all upstreams, at most `most` at a time; no connection is idle for longer than `idle_s`.
 
     By `proxy` (`http://host:port`) go requests for https in a tunnel (CONNECT), in which alone their fields
-    are; those for plain http as they are, and the proxy sees their fields, the appKey too. `trusted` is the
+    are; those for plain http as they are, and the proxy sees their fields, the appKey too, but never those
+    for this machine. `trusted` is the
     system's authorities unless it is given. `lookup` may block.
     """
 
@@ -340,9 +342,10 @@ class Session:
         _PROGRESS.set(progress)
         try:
             async with self._places:
+                to = URL(url, encoded=True)
                 response = await self._opened().request(
                     method,
-                    URL(url, encoded=True),
+                    to,
                     headers=[(name.decode(), value.decode()) for name, value in headers],
                     # Nothing would be added to a read, and to look for that costs it a tenth more.
                     skip_auto_headers=None if method == "GET" else ("content-type",),
@@ -350,6 +353,8 @@ class Session:
                     allow_redirects=False,
                     # With each request, as it is part of what makes a kept connection fit.
                     ssl=self._trusted,
+                    # What is not encrypted stays on this machine if it is meant for it.
+                    proxy=None if to.scheme == "http" and is_loopback(to.host or "") else self._proxy,
                 )
                 progress.body = response.content
                 try:
@@ -382,7 +387,6 @@ class Session:
                 max_line_size=MAX_LINE,
                 max_field_size=MAX_LINE,
                 max_headers=MAX_FIELDS,
-                proxy=self._proxy,
             )
         return self._session
 

@@ -196,6 +196,8 @@ def test_what_says_that_it_is_of_another_is_no_answer(href: str) -> None:
         ({"link": [{"href": OTHER_CHAT, "rel": "self"}], "state": "ended"}, True),
         ({"chat": {"link": [{"@href": OTHER_CHAT, "@rel": "self"}]}}, True),
         ({"chat": {"info": {"link": [{"@href": OTHER_CHAT, "@rel": "self"}]}}}, True),
+        ({"chat": {"events": {"link": [{"@href": OTHER_CHAT, "@rel": "self"}]}}}, True),
+        ({"info": {"link": [{"@href": "/api/account/123/chat/", "@rel": "self"}]}}, False),
         ({"events": {"link": [{"@href": OTHER_CHAT, "@rel": "self"}]}}, True),
         ({"events": {"event": [{"link": {"@href": OTHER_CHAT, "@rel": "self"}}]}}, False),
         ({"info": {"link": [{"@href": OTHER_CHAT, "@rel": "next"}]}}, False),

@@ -372,7 +372,7 @@ def test_what_is_tainted_does_not_show_itself() -> None:
             b'{"chat":{"link":{"href":"/a","rel":"self"},"events":{"link":{"href":"/b","rel":"self"}},%b}}'
             % b'"info":{"link":{"href":"/c","rel":"self"},"chatSessionKey":"H1"}',
             JSON,
-            ["/a", "/c"],
+            ["/a", "/c", "/b"],
             "H1",
         ),
         (b'{"info":{"link":{"\\u0068ref":"\\/a","rel":"self"}}}', JSON, ["/a"], None),
@@ -382,7 +382,7 @@ def test_what_is_tainted_does_not_show_itself() -> None:
             b"<events><link rel='self' href='/d'/></events></chat>"
             % b"<chatSessionKey> H1 </chatSessionKey>",
             XML,
-            ["/a&b", "/c"],
+            ["/a&b", "/c", "/d"],
             "H1",
         ),
         (b'<a:info xmlns:a="a"><a:link a:rel="self" href="/a"/></a:info>', XML, ["/a"], None),

@@ -181,7 +181,7 @@ class World(Simulation):
                 for counts in (limiter._in_flight, limiter._day.counts)
             ],
             (dict(protection._targets), dict(protection._accounts)),  # type: ignore[attr-defined]
-            (dict(protection._down), dict(protection._failures)),  # type: ignore[attr-defined]
+            (dict(protection._down), repr(dict(protection._rows))),  # type: ignore[attr-defined]
             (self.store.kept[:], self.store.touched, sorted(map(str, self.store._entries.held))),
             (len(self.exchange.flights), len(self.exchange._tickets), dict(self.budget.state())),
             (len(self.upstream.sent), len(asyncio.all_tasks())),

@@ -52,14 +52,14 @@ def test_one_hiccup_is_one_step_however_many_flights_it_ends() -> None:
     protection = Protection(lambda: now[0], lambda: 5.0)
     key = ("/path", "v=1", Representation.JSON)
     reset = Failed(Reason.UPSTREAM_RESET)
-    assert protection.failed(ACCOUNT, key, reset) == Failed(Reason.UPSTREAM_RESET, None, 0.25)
+    assert protection.failed(ACCOUNT, key, reset, "chat") == Failed(Reason.UPSTREAM_RESET, None, 0.25)
     for _ in range(5):
         now[0] += 0.01
-        protection.failed(ACCOUNT, key, reset)
+        protection.failed(ACCOUNT, key, reset, "chat")
     now[0] = 100.25
-    assert protection.hold(ACCOUNT, key) is None
+    assert protection.hold(ACCOUNT, key, "chat") is None
     # The probe fails: that is the second step.
-    assert protection.failed(ACCOUNT, key, reset).retry_after_s == 0.5
+    assert protection.failed(ACCOUNT, key, reset, "chat").retry_after_s == 0.5
 
 
 @virtual

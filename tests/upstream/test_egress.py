@@ -13,7 +13,7 @@ import pytest
 from gateway.core.errors import Reason
 from gateway.upstream.session import Session, Unanswered, trusted
 from tests.identity_provider import CA_FILE, certified
-from tests.proxy import FAILURES, WORDS, Proxy, hangs, proxying, tunnels_nowhere
+from tests.proxy import FAILURES, WORDS, Proxy, hangs, proxying, says, tunnels_nowhere
 from tests.support import until
 from tests.upstream.peers import ANSWER, FIELDS, Peer, always, peer
 
@@ -53,24 +53,36 @@ async def test_the_key_is_in_the_tunnel_and_nowhere_else(tmp_path: Path) -> None
         assert all(request.startswith(b"GET /path?a=b HTTP/1.1\r\n") for request in it.requests)
 
 
-async def test_a_plain_upstream_is_asked_by_the_proxy_too() -> None:
-    async with peer(always(ANSWER)) as it, proxying() as proxy:
+async def test_a_plain_upstream_elsewhere_is_asked_by_the_proxy_too() -> None:
+    async with proxying() as proxy:
+        proxy.behaviour = says(ANSWER)
         session = Session(10, 15.0, proxy.url)
-        assert [await ask(session, it.origin) for _ in range(2)] == [b"body"] * 2
+        assert await ask(session, "http://upstream.example") == b"body"
         await session.aclose()
     [head] = proxy.heads
-    assert head.startswith(b"GET %b/path?a=b HTTP/1.1\r\n" % it.origin.encode())
+    assert head.startswith(b"GET http://upstream.example/path?a=b HTTP/1.1\r\n")
     # There is nothing to hide it in.
     assert b"appKey=9e11ad9b22" in head
 
 
-async def test_proxies_of_the_environment_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with peer(always(ANSWER)) as it, proxying() as proxy, proxying() as other:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_what_is_plain_and_for_this_machine_does_not_leave_it(host: str) -> None:
+    async with peer(always(ANSWER)) as it, proxying() as proxy:
+        session = Session(10, 15.0, proxy.url)
+        assert await ask(session, it.origin.replace("127.0.0.1", host)) == b"body"
+        await session.aclose()
+        assert (proxy.heads, len(it.requests)) == ([], 1)
+
+
+async def test_proxies_of_the_environment_are_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(tmp_path) as (it, proxy, _), proxying() as other:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, other.url)
         monkeypatch.setenv("no_proxy", "*")
         for by, asked in ((None, 0), (proxy.url, 1)):
-            session = Session(10, 15.0, by)
+            session = Session(10, 15.0, by, trusted(tmp_path / CA_FILE))
             assert await ask(session, it.origin) == b"body"
             await session.aclose()
             assert (len(proxy.heads), len(other.heads)) == (asked, 0)
