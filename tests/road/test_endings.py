@@ -594,8 +594,26 @@ async def test_draining_ends_what_has_not_landed_in_time() -> None:
     began = world.clock.now()
     await world.exchange.flights.drain(1.0)
     assert world.clock.now() - began == pytest.approx(1.0)
-    for reply in await asyncio.gather(*waiting):
-        assert (reply.status, b"problem:draining" in reply.body) == (503, True)
+    read, write = await asyncio.gather(*waiting)
+    assert (read.status, b"problem:draining" in read.body) == (503, True)
+    # It may have been applied: nobody is to do it again because of us.
+    assert (write.status, b"problem:upstream-timeout" in write.body) == (504, True)
+    # And the place in the budget is free.
+    assert {state.in_flight for state in world.budget.state().values()} == {0}
+    await world.settle()
+
+
+@virtual
+async def test_a_write_that_is_ended_before_its_first_step_leaves_its_place() -> None:
+    world = Simulation()
+    chat = world.chat()
+    writing = asyncio.create_task(world.rename(chat, "Zoe"))
+    while not world.exchange.flights:
+        await asyncio.sleep(0)
+    await world.exchange.flights.drain(0)
+    assert (await writing).status == 504
+    assert {state.in_flight for state in world.budget.state().values()} == {0}
+    assert await world.info(chat)
     await world.settle()
 
 
