@@ -14,12 +14,15 @@ class Connections:
     An IPv6 peer counts with its /64, of which any host has all addresses to itself (RFC 4291 §2.5.4).
     """
 
+    #: How many that found no room are being told so, and for how many there is time.
+    MOST_TOLD = 64
+
     def __init__(self, most: int, most_per_peer: int, is_trusted: Callable[[str], bool]) -> None:
         self._most = most
         self._most_per_peer = most_per_peer
         self._is_trusted = is_trusted
         self._of_peers: Counter[str] = Counter()
-        self.count = 0
+        self.count = self.told = 0
 
     @property
     def peers(self) -> int:
@@ -38,6 +41,16 @@ class Connections:
             self._of_peers[host] += 1
         self.count += 1
         return lambda: self._leave(host)
+
+    def tell(self) -> Callable[[], None] | None:
+        """Count one more that is told, as above; None where they are so many that nobody can be."""
+        if self.told >= self.MOST_TOLD:
+            return None
+        self.told += 1
+        return self._is_told
+
+    def _is_told(self) -> None:
+        self.told -= 1
 
     def _leave(self, host: str | None) -> None:
         self.count -= 1

@@ -131,9 +131,9 @@ class Cycle(RequestResponseCycle):
         site: Site = app
         try:
             made = await site.answer(self._head, self._connection.peer, self.whole_body)
-            if self.flow.write_paused and not self.disconnected:
+            if self.flow.write_paused and not self._has_nobody:
                 await self.flow.drain()
-            if not self.disconnected:
+            if not self._has_nobody:
                 self._write(made)
         except asyncio.CancelledError:
             # The end of the process does not wait for who does not read.
@@ -143,8 +143,13 @@ class Cycle(RequestResponseCycle):
             self.logger.exception("request crashed")
             self._connection.close()
         finally:
-            if self.disconnected:
+            if self._has_nobody:
                 self._connection.forget()
+
+    @property
+    def _has_nobody(self) -> bool:
+        # Of those that wait in a pipeline only the newest is told.
+        return self.disconnected or self._connection.is_lost
 
     def _write(self, made: Reply) -> None:
         # Who still waits for a 100 may send a body or the next request: nobody can say which.
@@ -230,6 +235,8 @@ class Connection(HttpToolsProtocol):
     _sending: Sending | None = None
     #: The client says that it sends no more; all is answered, and how much came since.
     _has_eof = False
+    #: Whether nobody is there any more.
+    is_lost = False
     _is_ending = False
     _discarded = 0
 
@@ -248,10 +255,17 @@ class Connection(HttpToolsProtocol):
         self._answered_at = self.loop.time()
         self._leave = self.connections_open.enter(self.peer)
         if self._leave is None:
-            self._broken = Reason.TOO_MANY_CONNECTIONS
-            self._tell(self._broken)
+            self._find_no_room()
         else:
             self._keep_alive_for(self.timeout_keep_alive)
+
+    def _find_no_room(self) -> None:
+        self._broken = Reason.TOO_MANY_CONNECTIONS
+        self._leave = self.connections_open.tell()
+        if self._leave is None:
+            self.transport.abort()
+        else:
+            self._tell(self._broken)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
         """Who has sent all it wants to is still told what it asked for; TLS knows no such thing."""
@@ -323,9 +337,11 @@ class Connection(HttpToolsProtocol):
             self._leave()
             self._leave = None
         self._held = self._rest = b""
+        self.is_lost = True
         cycle: Cycle | None = self.cycle
-        if cycle is None or cycle.response_complete:
+        if self.pipeline or cycle is None or cycle.response_complete:
             self.forget()
+        self.pipeline.clear()
 
     def forget(self) -> None:
         """Let go of the newest request, or only the collector would ever find the two."""

@@ -16,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.edge.connections import Connections
+from gateway.edge.operators import operators
 from gateway.edge.protocol import LINGER_S, Bounds, ShortCut, speaking
 from gateway.edge.web import Web
 
@@ -26,8 +26,6 @@ DEFAULT_BOUNDS = Bounds()
 GRACE_S = math.ceil(LINGER_S) + 1
 #: Whoever calls the private listener while it ends.
 PRIVATE_GRACE_S = 1
-#: Connections of the private listener: probes, a scraper, operators.
-MAX_OPERATORS = 256
 
 
 class CannotListen(Exception):
@@ -85,55 +83,6 @@ class _Listener(uvicorn.Server):
         """Take no more connections, and end when those that are open have."""
         self.should_exit = True
         self._told.set()
-
-
-class Operator(HttpToolsProtocol):
-    """A connection of the private listener: uvicorn's own, but nobody may sit on one without a request.
-
-    The next one has to be whole within the idle time, whatever comes meanwhile, and its reply has to be taken
-    within as long. There are `MAX_OPERATORS` of them.
-    """
-
-    open: Connections
-    _leave: Callable[[], None] | None = None
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first request, if there is room."""
-        super().connection_made(transport)
-        self._leave = self.open.enter("")
-        if self._leave is None:
-            transport.abort()
-        else:
-            self._wait()
-
-    def on_message_complete(self) -> None:
-        """A request is whole, and will be answered."""
-        super().on_message_complete()
-        self._wait()
-
-    def on_response_complete(self) -> None:
-        """As ever, and wait for the next."""
-        super().on_response_complete()
-        self._wait()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is kept of it by a timer."""
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()
-        self._no_longer()
-        if self._leave is not None:
-            self._leave()
-            self._leave = None
-
-    def _wait(self) -> None:
-        self._no_longer()
-        self._deadline = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
-
-    def _no_longer(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,13 +169,12 @@ async def listening(
 
     # The protocol asks the site itself; there is no application between them.
     clients = _listener(cast(ASGIApp, web), protocol, drain_s + GRACE_S, bounds, tls[0])
-    operator = type("OneOfOperators", (Operator,), {"open": Connections(MAX_OPERATORS, MAX_OPERATORS, bool)})
-    operators = _listener(app, operator, PRIVATE_GRACE_S, bounds, tls[1])
+    watchers = _listener(app, operators(), PRIVATE_GRACE_S, bounds, tls[1])
     serving = asyncio.create_task(clients.serve([public_socket]))
-    watching = asyncio.create_task(operators.serve([private_socket]))
+    watching = asyncio.create_task(watchers.serve([private_socket]))
     try:
         await _started(clients, serving)
-        await _started(operators, watching)
+        await _started(watchers, watching)
         addresses = (public_socket.getsockname()[:2], private_socket.getsockname()[:2])
         yield Running(*addresses, retire, lambda: protocol.connections_open.count)
     finally:
@@ -235,7 +183,7 @@ async def listening(
             await drain()
             await serving
         finally:
-            operators.end()
+            watchers.end()
             await watching
 
 

@@ -608,12 +608,11 @@ async def test_a_write_that_is_ended_before_its_first_step_leaves_its_place() ->
     world = Simulation()
     chat = world.chat()
     writing = asyncio.create_task(world.rename(chat, "Zoe"))
-    while not world.exchange.flights:
+    while not world.exchange.flights:  # noqa: ASYNC110 - nobody sets an event for it
         await asyncio.sleep(0)
     await world.exchange.flights.drain(0)
     assert (await writing).status == 504
     assert {state.in_flight for state in world.budget.state().values()} == {0}
-    assert await world.info(chat)
     await world.settle()
 
 

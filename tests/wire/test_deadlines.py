@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.edge.operators import MAX_OPERATORS
 from gateway.edge.protocol import LINGER_BYTES, Bounds
-from gateway.edge.server import MAX_OPERATORS
 from tests.edge.road import BOUNDS, GET, PUT, Road, on_sockets, replies
 from tests.support import PATIENCE_S
 
@@ -123,13 +123,47 @@ async def test_operators_may_not_drip(begun: bytes) -> None:
                 await asyncio.sleep(0.02)
 
 
-async def test_there_are_so_many_operators_and_no_more() -> None:
+async def test_of_too_many_operators_the_one_who_waited_longest_has_to_go() -> None:
     async with contextlib.AsyncExitStack() as stack:
         at = (await stack.enter_async_context(on_sockets(Road()))).private
-        for _ in range(MAX_OPERATORS):
+        first, _ = await stack.enter_async_context(client(at))
+        for _ in range(MAX_OPERATORS - 1):
             await stack.enter_async_context(client(at))
-        reader, _ = await stack.enter_async_context(client(at))
-        assert await heard(reader) == b""
+        reader, writer = await stack.enter_async_context(client(at))
+        assert await heard(first) == b""
+        writer.write(GET + b"\r\n")
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 204 ")
+
+
+TOO_MUCH: dict[str, bytes] = {
+    "a value": b"GET / HTTP/1.1\r\nx: " + b"y" * 1_000_000,
+    "a target": b"GET /" + b"y" * 1_000_000,
+    "fields": b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200,
+    "trailers": PUT + b"transfer-encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * 200,
+    "an extension": PUT + b"transfer-encoding: chunked\r\n\r\n1;" + b"y" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+async def test_nobody_asks_an_operators_questions_at_such_length(name: str) -> None:
+    async with on_sockets(Road()) as addresses, client(addresses.private) as (reader, writer):
+        # RuntimeError is what uvloop says when the other side is gone.
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            for at in range(0, len(TOO_MUCH[name]), 50_000):
+                writer.write(TOO_MUCH[name][at : at + 50_000])
+                await asyncio.sleep(0)
+        with contextlib.suppress(ConnectionError):
+            assert b" 20" not in (await heard(reader))[:13]
+
+
+async def test_operators_ask_one_thing_at_a_time() -> None:
+    async with on_sockets(Road()) as addresses, client(addresses.private) as (reader, writer):
+        for _ in range(3):
+            writer.write(GET + b"\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+        writer.write(2 * (GET + b"\r\n"))
+        with contextlib.suppress(ConnectionError):
+            assert (await heard(reader)).count(b"HTTP/1.1 ") <= 1
 
 
 LAST: dict[str, bytes] = {

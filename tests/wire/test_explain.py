@@ -219,7 +219,7 @@ async def test_it_knows_what_the_gateway_went_through(here: World) -> None:
 
 async def test_a_flight_under_way_is_told_and_joined(here: World) -> None:
     chat = here.chat()
-    await until(lambda: here.gateway.exchange.protection.hold("123", None) is None)
+    await until(lambda: here.gateway.exchange.protection.hold("123", None, chat) is None)
     here.emulator.fail(Fault(resource="info", delay_s=0.5))
     first = asyncio.create_task(here.get(chat_path(chat, "/info")))
     await until(lambda: here.upstream_requests() == 1)
