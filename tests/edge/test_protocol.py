@@ -156,3 +156,23 @@ async def test_a_connection_keeps_nothing_of_what_was_answered(tmp_path: Path) -
         held = [one for one in gc.get_objects() if isinstance(one, Connection) and one.cycle is not None]
         assert held
         assert all(not one.cycle.body and not hasattr(one.cycle, "_head") for one in held)
+
+
+@pytest.mark.parametrize("requests", [1, 2, 5])
+async def test_who_hangs_up_within_a_pipeline_leaves_nothing_and_crashes_nothing(
+    tmp_path: Path, requests: int
+) -> None:
+    config = EmulatorConfig(app_key=APP_KEY, latency_s=0.02)
+    async with world(tmp_path, emulator=config) as it:
+        for _ in range(20):
+            async with it.wire() as wire:
+                read = message("GET", chat_path(it.chat(), "/info"), it.bearer())
+                it.emulator.reset_counts()
+                await wire.send(read * requests)
+                await until(lambda: it.upstream_requests() > 0)
+                wire.hang_up()
+        await it.flights_landed()
+        await until(lambda: it.gateway.connections() == 0)
+        assert "crashed" not in it.log.getvalue()
+        # Not even for the collector.
+        await until(lambda: not any(isinstance(one, Connection) for one in gc.get_objects()))
