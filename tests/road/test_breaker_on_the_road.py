@@ -8,9 +8,13 @@ from itertools import pairwise
 
 import pytest
 
+from gateway.core.errors import Reason
+from gateway.core.freshness import Failed
+from gateway.core.messages import UpstreamRequest
 from gateway.core.replies import Reply
+from gateway.demo.stage import ACCOUNT
 from gateway.emulator import Drop, Fault, Hang, Reset
-from gateway.upstream.protection import LAST_OPEN_S, TRIP
+from gateway.upstream.protection import LAST_OPEN_S, LAST_STEP_S, TRIP
 from tests.simulation import Simulation, cache_rule, caching, chat_path, header, outcome
 from tests.support import account_path
 from tests.virtual import virtual
@@ -81,10 +85,10 @@ async def ask(world: Simulation, kind: str, chat: str) -> Reply:
 
 
 async def break_down(world: Simulation) -> None:
-    """Let requests fail until the breaker is open."""
+    """Let requests of so many chats fail that the breaker opens."""
     world.emulator.fail(Fault(status=500, times=None))
-    for _ in range(TRIP):
-        assert (await world.ask("GET", account_path("/chat/preSurvey"))).status == 502
+    for reply in await everyone(world, [world.chat() for _ in range(TRIP)]):
+        assert reply.status == 502
 
 
 @pytest.mark.parametrize("kind", ["shared", "forwarded", "write"])
@@ -164,11 +168,113 @@ async def test_stale_answers_stand_in_while_it_is_open() -> None:
 @virtual
 async def test_any_answer_is_a_sign_of_life(life: Fault) -> None:
     world = Simulation()
-    chat = world.chat()
     for fault in [*([Fault(status=500)] * (TRIP - 1)), life, *([Fault(status=500)] * (TRIP - 1))]:
         world.emulator.fail(fault)
-        await world.rename(chat, "Zoe")
+        await world.rename(world.chat(), "Zoe")
         await asyncio.sleep(1.0)
     assert len(world.upstream.sent) == 2 * TRIP - 1
-    assert (await world.rename(chat, "Zoe")).status == 201
+    assert world.exchange.protection.hold(ACCOUNT, None, "any") is None
+    assert (await world.rename(world.chat(), "Zoe")).status == 201
+    await world.settle()
+
+
+@virtual
+async def test_where_nobody_is_there_one_chat_opens_it() -> None:
+    world = Simulation()
+    chat = world.chat()
+
+    async def nobody(_: UpstreamRequest) -> Failed:
+        return Failed(Reason.UPSTREAM_UNREACHABLE)
+
+    world.upstream.interfere = nobody
+    statuses = [(await world.rename(chat, "Zoe")).status for _ in range(2 * TRIP)]
+    assert (len(world.upstream.sent), statuses[-1]) == (TRIP, 503)
+    await world.settle()
+
+
+# -- one is sick, the others are not ---------------------------------------------------------------------
+
+
+async def rename_until(world: Simulation, chat: str, a_second: int, until: float) -> None:
+    """Write so often, and never wait for an answer before the next."""
+    async with asyncio.TaskGroup() as writes:
+        while world.clock.now() < until:
+            writes.create_task(world.rename(chat, "Zoe"))
+            await asyncio.sleep(1 / a_second)
+
+
+async def politely(world: Simulation, chat: str) -> Reply:
+    """Poll until there is an answer, each time when the one before said."""
+    while True:
+        reply = await world.info(chat)
+        if reply.status in {200, 404}:
+            return reply
+        await asyncio.sleep(float(header(reply, "retry-after") or 0))
+
+
+def is_alive(reply: Reply) -> bool:
+    return reply.status == 200 and b'"chatting"' in reply.body
+
+
+@pytest.mark.parametrize("a_second", [2, 4, 50])
+@pytest.mark.parametrize("poll_s", [2.0, 30.0])
+@virtual
+async def test_a_sick_chat_costs_the_others_nothing(poll_s: float, a_second: int) -> None:
+    world = Simulation(log_level="error")
+    sick, healthy = world.chat(), [world.chat() for _ in range(5)]
+    world.emulator.fail(Fault(chat=sick, status=500, times=None))
+
+    async def poll(chat: str, first_s: float) -> None:
+        await asyncio.sleep(first_s)
+        while world.clock.now() < 100.0:
+            assert is_alive(await world.info(chat))
+            await asyncio.sleep(poll_s)
+
+    async with asyncio.TaskGroup() as all_of_it:
+        all_of_it.create_task(rename_until(world, sick, a_second, 100.0))
+        for nth, chat in enumerate(healthy):
+            all_of_it.create_task(poll(chat, nth * poll_s / len(healthy) + 0.01))
+    await world.settle()
+
+
+@pytest.mark.parametrize("first_s", [0.0, 0.7, 1.3, 1.9, 2.2, 3.1, 3.9])
+@pytest.mark.parametrize("a_second", [2, 4, 50])
+@virtual
+async def test_a_noisy_chat_that_stays_sick_does_not_keep_it_open(a_second: int, first_s: float) -> None:
+    """Nobody else is there to probe for the healthy one."""
+    world = Simulation(log_level="error")
+    sick, healthy = world.chat(), world.chat()
+    await break_down(world)
+    healed_at = world.clock.now() + LAST_STEP_S
+    async with asyncio.TaskGroup() as all_of_it:
+        all_of_it.create_task(rename_until(world, sick, a_second, healed_at + 10.0))
+        await asyncio.sleep(LAST_STEP_S)
+        world.emulator.clear_faults()
+        world.emulator.fail(Fault(chat=sick, status=500, times=None))
+        await asyncio.sleep(first_s)
+        asked_at = world.clock.now()
+        assert is_alive(await politely(world, healthy))
+        assert world.clock.now() <= asked_at + LAST_STEP_S
+    await world.settle()
+
+
+@pytest.mark.parametrize("fails_at", [2.0, 2.7, 4.8, 6.2, 28.0])
+@pytest.mark.parametrize("heals_at", [31.0, 34.0, 34.5, 35.2, 36.0])
+@virtual
+async def test_who_polls_as_seldom_as_advised_lives_through_an_outage(
+    heals_at: float, fails_at: float
+) -> None:
+    """Its poll after 30 s fails; others have the probes; at 40 s it would be dead."""
+    world = Simulation(log_level="error")
+    chat, others = world.chat(), [world.chat() for _ in range(20)]
+    began = world.clock.now()
+    await world.info(chat)
+    async with asyncio.TaskGroup() as all_of_it:
+        await asyncio.sleep(began + fails_at - world.clock.now())
+        world.emulator.fail(Fault(status=500, times=None))
+        all_of_it.create_task(poll_until(world, others, began + 40.0))
+        asyncio.get_running_loop().call_at(began + heals_at, world.emulator.clear_faults)
+        await asyncio.sleep(began + 30.0 - world.clock.now())
+        assert (await world.info(chat)).status in {502, 503}
+        assert is_alive(await politely(world, chat))
     await world.settle()
