@@ -94,7 +94,7 @@ async def test_the_other_key_is_tried_however_many_wait_for_their_turn(tmp_path:
     """Who floods does not keep an account with the key that is refused."""
     (tmp_path / "next-key").write_text(NEXT + "\n")
     environ = {"ACCOUNTS__123__NEXT_APP_KEY_FILE": "next-key"}
-    budget = {"per_second": 100, "burst": 2, "in_flight": 4, "wait_ms": 5000}
+    budget = {"per_second": 100, "burst": 2, "in_flight": 4, "queue": 60, "wait_ms": 5000}
     async with world(tmp_path, environ=environ, budget=budget) as it:
         it.emulator.app_keys = (NEXT,)
         async with contextlib.AsyncExitStack() as stack:

@@ -29,6 +29,7 @@ from gateway.observe.logs import logger
 from gateway.parts import pace
 from tests.identity_provider import CA_FILE, DISCOVERY, certified, provider, response, says
 from tests.proxy import proxying
+from tests.proxy import says as always
 from tests.reloading import SELDOM_S, changeable, operator, say
 from tests.support import (
     APP_KEY,
@@ -675,14 +676,22 @@ async def test_who_vouches_for_the_upstream(tmp_path: Path, when: str) -> None:
 
 @pytest.mark.parametrize("when", ["never", "from the start", "while it runs"])
 async def test_the_way_to_the_upstream(tmp_path: Path, when: str) -> None:
+    """What is plain and elsewhere: the proxy has to answer for it, as nobody is there."""
+    elsewhere = {
+        ACCOUNT: {"upstream": "http://upstream.invalid", "allow_plain_http": True, "app_key_file": "app-key"}
+    }
     async with proxying() as proxy:
+        proxy.behaviour = always(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n")
         environ = {"UPSTREAM__PROXY": proxy.url} if when == "from the start" else {}
-        async with changeable(tmp_path, environ=environ) as it:
+        async with changeable(tmp_path, environ=environ, accounts=elsewhere) as it:
             if when == "while it runs":
                 say(it, upstream={"proxy": proxy.url})
                 await it.gateway.look_again()
-            assert (await it.get(account_path())).status == 200
-            assert len(proxy.heads) == (when == "from the start")
+            problem = (await it.get(account_path())).problem
+            by_proxy = when == "from the start"
+            assert (problem, len(proxy.heads)) == (
+                ("upstream-error", 1) if by_proxy else ("upstream-unreachable", 0)
+            )
 
 
 # -- TLS -----------------------------------------------------------------------------------------------
