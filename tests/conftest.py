@@ -6,13 +6,18 @@ a test printed, logged, or says when it fails is searched for what must never le
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Generator
 
+import httpx2
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.canary import seen
+
+# To read the system's certificates is half of what it takes to make a gateway, and a test makes many.
+httpx2.create_ssl_context = functools.lru_cache(httpx2.create_ssl_context)
 
 settings.register_profile(
     "default", max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -24,6 +24,8 @@ BACKLOG = 2048
 DEFAULT_BOUNDS = Bounds()
 #: How much longer than the flights a connection may take to end: to be heard out, and some more.
 GRACE_S = math.ceil(LINGER_S) + 1
+#: How often is looked whether the last connection has ended.
+PAUSE_S = 0.01
 #: Whoever calls the private listener while it ends.
 PRIVATE_GRACE_S = 1
 
@@ -78,6 +80,27 @@ class _Listener(uvicorn.Server):
     async def main_loop(self) -> None:
         """What it does every tenth of a second, write a Date and count requests, is done elsewhere."""
         await self._told.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As ever, but over as soon as the last connection is."""
+        for listening_on in (*self.servers, *(sockets or ())):
+            listening_on.close()
+        state = self.server_state
+        try:
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                # Who was accepted just now, or is in a handshake yet, comes to be among them.
+                await self._close_all(0.1 if self._tls else PAUSE_S)
+                while state.connections or state.tasks:
+                    await self._close_all(PAUSE_S)
+        except TimeoutError:
+            # Whoever waits for a body that never comes is told so.
+            for task in state.tasks:
+                task.cancel()
+
+    async def _close_all(self, then_s: float) -> None:
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await asyncio.sleep(then_s)
 
     def end(self) -> None:
         """Take no more connections, and end when those that are open have."""
