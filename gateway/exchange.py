@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, assert_never
 
-from gateway.core.access import Claims, Grant, Shadow
+from gateway.core.access import Claims, Grant, Shadow, identify
 from gateway.core.answers import Undressed, render, undress
 from gateway.core.documents import Broken, well_formed
 from gateway.core.errors import Reason, Refusal
@@ -50,7 +50,7 @@ from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Key, Representation, UpstreamRequest
 from gateway.core.paths import Target
 from gateway.core.places import Armed
-from gateway.core.policy import Client
+from gateway.core.policy import Client, Priority
 from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
 from gateway.core.requests import Request
 from gateway.core.visitors import with_visitor_ip
@@ -118,7 +118,7 @@ class Exchange:
     async def answer(self, request: Request) -> Reply:
         """The whole road."""
         began = self.clock.now()
-        full = self.full()
+        full = self.full(request.fields.get(b"authorization"))
         if full is not None:
             return self.refuse(request, full)
         # What the edge made of the request, it made under these.
@@ -136,13 +136,26 @@ class Exchange:
                 self._observer.crashed(error)
         return made
 
-    def full(self) -> Refusal | None:
-        """Why there is no room for one more request, whoever sends it."""
-        return self._overload.refuses(None)
+    def full(self, authorization: bytes | None) -> Refusal | None:
+        """Why there is no room for one more request.
+
+        Whose it is counts where that is known at once: it is cheaper here than after the first steps.
+        """
+        if self._overload.refuses(Priority.LOW) is None:
+            return None
+        full = self._overload.refuses(None)
+        claims = None if full or authorization is None else self._verifier.known(authorization)
+        if claims is None:
+            return full
+        client = identify(claims, self._state().policies, self._state().is_revoked)
+        if isinstance(client, Refusal):
+            return None
+        full = self._overload.refuses(client.priority)
+        return None if full is None else replace(full, client=client.name)
 
     def refuse(self, request: Request, refusal: Refusal) -> Reply:
         """What the edge refuses before the road begins is told and counted like everything else."""
-        return self._reply(request, Trip(refusal), self.clock.now())
+        return self._reply(request, Trip(refusal, client=refusal.client), self.clock.now())
 
     def _reply(self, request: Request, trip: Trip, began: float) -> Reply:
         now = self.clock.now()

@@ -33,9 +33,13 @@ class Clock(Protocol):
 
 
 class Verifier(Protocol):
-    """Tokens to claims. Without a peer nobody is charged for a token that is not accepted."""
+    """Tokens to claims. Without a peer nobody is charged for a token that is not accepted.
+
+    `known` tells at once of one that was verified before.
+    """
 
     async def verify(self, authorization: bytes | None, peer: str | None) -> Claims | Refusal: ...
+    def known(self, authorization: bytes) -> Claims | None: ...
 
 
 class Lane(Protocol):

@@ -90,8 +90,13 @@ class TokensAsNames:
 
     async def verify(self, authorization: bytes | None, peer: str | None) -> Claims | Refusal:
         del peer
-        if authorization is None:
-            return Refusal(Reason.TOKEN_MISSING)
+        return Refusal(Reason.TOKEN_MISSING) if authorization is None else self._judge(authorization)
+
+    def known(self, authorization: bytes) -> Claims | None:
+        outcome = self._judge(authorization)
+        return outcome if isinstance(outcome, Claims) else None
+
+    def _judge(self, authorization: bytes) -> Claims | Refusal:
         subject = authorization.decode().removeprefix("Bearer ")
         expires_at = self.expires_at.get(subject, EPOCH * 2)
         if self._clock.wall() >= expires_at:

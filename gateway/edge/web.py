@@ -28,7 +28,7 @@ class Road(Protocol):
 
     async def answer(self, request: Request) -> Reply: ...
     def refuse(self, request: Request, refusal: Refusal) -> Reply: ...
-    def full(self) -> Refusal | None: ...
+    def full(self, authorization: bytes | None) -> Refusal | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,10 @@ class Web:
 
     def at_the_door(self, head: Head, peer: str) -> Reply | None:
         """The reply to a request for which there is no room, whoever sent it."""
-        full = self._road.full()
-        if full is None or isinstance(head.fields, Refusal):
+        if isinstance(head.fields, Refusal):
+            return None
+        full = self._road.full(head.fields.get(b"authorization"))
+        if full is None:
             return None
         return self._road.refuse(self._request(head, peer, head.fields, _no_body), full)
 

@@ -247,6 +247,14 @@ class Verifier:
             self._charge(peer)
         return _refusal(outcome)
 
+    def known(self, authorization: bytes) -> Claims | None:
+        """What `verify` would say of a token that it has accepted before, and would again."""
+        remembered = self._memory.get(_name(authorization))
+        if remembered is None or not remembered.stands.is_in_force():
+            return None
+        outcome = self._judge(remembered)
+        return outcome if isinstance(outcome, Claims) else None
+
     def _wait_s(self, peer: str | None) -> float:
         wait_s = 0.0 if peer is None else self._failures.wait_s(peer)
         if wait_s > 0 and (key_sets := self._key_sets()) != self._judged_by:

@@ -42,7 +42,7 @@ class Road:
     reply: bytes = b""
     full_for: Refusal | None = None
 
-    def full(self) -> Refusal | None:
+    def full(self, _: bytes | None) -> Refusal | None:
         return self.full_for
 
     async def answer(self, request: Request) -> Reply:
