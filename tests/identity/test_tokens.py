@@ -339,6 +339,21 @@ def test_refusals_are_not_remembered(world: World) -> None:
     assert len(world.verifier._memory) == 0
 
 
+def test_only_what_would_be_accepted_now_is_known(world: World) -> None:
+    token = world.token({"exp": NOW + 1})
+    assert world.verifier.known(token) is None
+    claims = world.ask(token)
+    assert world.verifier.known(token) == claims
+    assert world.verifier.known(token + b"AAAA") is None
+    world.clock.now += 1
+    assert world.verifier.known(token) is None
+    other = world.token()
+    world.ask(other)
+    # Its key is gone.
+    world.a.current = KeySet(())
+    assert world.verifier.known(other) is None
+
+
 HMAC = jwt.get_algorithm_by_name("HS256")
 
 

@@ -341,6 +341,24 @@ async def test_who_is_refused_costs_nothing_and_is_charged_nothing() -> None:
         assert (world.asked(), world.limiter._arrivals) == before
 
 
+@virtual
+async def test_whose_token_is_known_is_refused_at_the_door() -> None:
+    world = Full(10)
+    async with world.busy(6):
+        refused = {
+            subject: world.exchange.full(f"Bearer {subject}".encode())
+            for subject in ("partner", "internal", "bff", "stranger")
+        }
+        assert {subject: full and full.client for subject, full in refused.items()} == {
+            "partner": "partner",
+            "internal": None,
+            "bff": None,
+            # Nobody's client: the road says so.
+            "stranger": None,
+        }
+        assert world.exchange.full(None) is None
+
+
 async def nobody(authorization: bytes | None, peer: str | None) -> Any:
     del authorization, peer
     raise AssertionError("there is no room to look at a token")
