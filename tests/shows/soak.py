@@ -257,7 +257,8 @@ async def attack(scene: Scene, _: Client) -> None:
 
 async def raw(scene: Scene, *pieces: bytes, every_s: float = 0.0, reads: bool = True) -> None:
     """A connection on which these are sent; then wait until the gateway has had enough."""
-    with contextlib.suppress(OSError, TimeoutError):
+    # RuntimeError is what uvloop says where the gateway has hung up already.
+    with contextlib.suppress(OSError, TimeoutError, RuntimeError):
         reader, writer = await asyncio.open_connection(HOST, scene.public)
         try:
             async with asyncio.timeout(8):
