@@ -17,6 +17,8 @@ from gateway.demo.wire import Client, request
 
 HOST = "127.0.0.1"
 UPSTREAM_S = 0.120
+#: Clients that would be at as many addresses.
+ALL_FROM_ONE_PEER = {"max_connections_per_peer": 10_000}
 APP_KEY = "e0000000000000000000000000000001"
 
 
@@ -76,7 +78,7 @@ async def two_processes(**settings: object) -> AsyncIterator[Stand]:
             upstream=f"http://{HOST}:{upstream}",
             app_key=APP_KEY,
             algorithm="RS256",  # what most issuers sign with
-            **settings,
+            **{"edge": ALL_FROM_ONE_PEER, **settings},
         )
         emulating = f"emulator --port {upstream} --latency-ms {UPSTREAM_S * 1000:.0f} --no-agents"
         key = ("--app-key-file", str(folder / "app-key"))
