@@ -52,6 +52,27 @@ async def refused_and_closed(here: World, data: bytes, status: int = 400) -> Rep
     return reply
 
 
+async def refused_body(here: World, body: bytes, media_type: str = "application/xml") -> None:
+    """No write with such a body goes any further."""
+    for method, target in (
+        ("PUT", chat_path(here.chat(), "/customVariables")),
+        ("POST", account_path("/chat/request")),
+    ):
+        reply = await here.ask(method, target, {"content-type": media_type}, body)
+        assert (reply.status, reply.problem) == (400, "malformed-body")
+    untouched(here)
+
+
+async def deceived(here: World, suffix: str) -> None:
+    """The victim is led to the address; then the attacker asks for it."""
+    target = chat_path(here.chat(), "/info" + suffix)
+    for subject in ("bff", None):
+        reply = await here.ask("GET", target, subject=subject)
+        assert reply.status in {400, 401, 404}
+        assert "visitor" not in reply.body.decode()
+    untouched(here)
+
+
 def untouched(here: World) -> None:
     """Nothing has reached the upstream."""
     assert list(here.emulator.recorded) == []

@@ -7,20 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.advisories.attack import untouched
+from tests.advisories.attack import deceived
 from tests.support import World, chat_path
 
 pytestmark = pytest.mark.anyio
-
-
-async def deceived(here: World, suffix: str) -> None:
-    """The victim is led to the address; then the attacker asks for it."""
-    target = chat_path(here.chat(), "/info" + suffix)
-    for subject in ("bff", None):
-        reply = await here.ask("GET", target, subject=subject)
-        assert reply.status in {400, 401, 404}
-        assert "visitor" not in reply.body.decode()
-    untouched(here)
 
 
 @pytest.mark.parametrize(
