@@ -1,6 +1,7 @@
 """The road: one request, from socket to socket, in the order of time.
 
-    answer → travel → judge         1 verify, 2 locate, 3 admit
+    answer → full                   is there room for it?
+           → travel → judge         1 verify, 2 locate, 3 admit
                     → charged       4 limit
                     → serve
                       → deliver     5 look, 6 plan
@@ -23,7 +24,6 @@ from typing import Any, TypeVar, assert_never
 
 from gateway.core.access import Claims, Grant, Shadow, identify
 from gateway.core.answers import Undressed, render, undress
-from gateway.core.documents import Broken, well_formed
 from gateway.core.errors import Reason, Refusal
 from gateway.core.freshness import (
     DEFAULT_CHAT_TIMEOUT_S,
@@ -43,7 +43,7 @@ from gateway.core.freshness import (
     plan,
     smoothed,
 )
-from gateway.core.headers import body_representation, dress
+from gateway.core.headers import dress
 from gateway.core.judgement import Granted, Judged, Refused, judge
 from gateway.core.limits import UNCOUNTED, Standing
 from gateway.core.links import LinkMap
@@ -53,7 +53,7 @@ from gateway.core.places import Armed
 from gateway.core.policy import Client, Priority
 from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
 from gateway.core.requests import Request
-from gateway.core.visitors import with_visitor_ip
+from gateway.core.writes import document_of, dressed
 from gateway.flights import Flights, landing
 from gateway.ports import (
     Budget,
@@ -72,14 +72,13 @@ from gateway.ports import (
 T = TypeVar("T")
 
 DRAINED = Failed(Reason.DRAINING)
+#: A write that was ended with the process, and may have been applied.
 CUT_OFF = Failed(Reason.UPSTREAM_TIMEOUT)
 CRASHED = Failed(Reason.CRASHED)
 #: While a request waited for its turn, its grant ended or the upstream changed: it is judged again.
 MOVED = Failed(Reason.UPSTREAM_UNREACHABLE)
 #: A write and a forwarded read are nobody else's: their answers belong to no generation.
 OWN: Generation = (0, 0)
-#: The vendor's Start Chat: the one body that says where a visitor is.
-START_CHAT = ("chat", "request")
 #: A reload changes what is asked of whom; nobody follows more of them than this.
 MAX_MOVES = 3
 
@@ -534,7 +533,7 @@ class Exchange:
         landed = await landing(flight)
         if isinstance(landed, Entry):
             return Delivered(landed, how, opened=True)
-        # A write that was cut off may have been applied: who is told to come again would do it twice.
+        # Who is told to come again would do twice what is done.
         return landed or (DRAINED if target.is_read else CUT_OFF)
 
     async def _carry(self, target: Target, request: UpstreamRequest, client: Client) -> Entry | Failed:
@@ -597,27 +596,3 @@ def too_often(client: Client, standing: Standing) -> Refusal:
 def bare(entry: Entry) -> Entry:
     """How a write went, without a word of the chat."""
     return keep_nothing(Answer(entry.answer.status, (), b""), OWN, entry.sent_at)
-
-
-def document_of(body: bytes, request: Request) -> tuple[bytes, Representation] | Refusal:
-    """A body and what it is, well-formed; or why it goes no further."""
-    body_is = body_representation(request.fields)
-    if body_is is None:
-        return Refusal(Reason.UNSUPPORTED_MEDIA_TYPE)
-    try:
-        well_formed(body, body_is)
-    except Broken:
-        return Refusal(Reason.MALFORMED_BODY)
-    return body, body_is
-
-
-def dressed(
-    granted: Granted, body: bytes, body_is: Representation, visitor: str | None
-) -> UpstreamRequest | Refusal:
-    """A write as it goes upstream: where it starts a chat, with the visitor's address as policy wants it."""
-    if granted.target.resource.path == START_CHAT:
-        told = with_visitor_ip(body, body_is, granted.client.visitor_ip, visitor)
-        if isinstance(told, Refusal):
-            return told
-        body = told
-    return dress(granted.target, body, body_is)

@@ -28,7 +28,8 @@ from gateway.core.paths import Target
 from gateway.core.replies import How
 from gateway.core.requests import Request
 from gateway.core.views import FULL, View
-from gateway.exchange import Exchange, dressed, too_often
+from gateway.core.writes import dressed
+from gateway.exchange import Exchange, too_often
 
 Steps = tuple[tuple[str, str], ...]
 

@@ -29,11 +29,10 @@ RETRIES_S = 3
 
 #: Up to what share of the requests, and to how many times the lag, each priority is served. What is too much
 #: for the highest is too much for everybody.
-_SERVED: dict[Priority | None, tuple[float, float]] = {
+_SERVED = {
     Priority.LOW: (0.5, 1.0),
     Priority.NORMAL: (0.75, 2.0),
     Priority.HIGH: (1.0, 4.0),
-    None: (1.0, 4.0),
 }
 
 
@@ -79,7 +78,7 @@ class Overload:
     def refuses(self, priority: Priority | None) -> Refusal | None:
         """Whether one that has entered is refused; None is for one at the door, of whom nothing is known."""
         bounds = self._bounds()
-        share, lags = _SERVED[priority]
+        share, lags = _SERVED[priority or Priority.HIGH]
         requests = self.requests + (priority is None)
         if requests <= share * bounds.max_requests and self.lag_s <= lags * bounds.lag_s:
             return None

@@ -45,7 +45,7 @@ from gateway.edge.heads import (
     long_target,
 )
 
-#: What never has a body.
+#: What can be refused at the door: no body follows.
 READS = frozenset({"GET", "HEAD"})
 #: How many requests of a connection wait behind the one that is being answered.
 MAX_PIPELINED = 16
@@ -227,7 +227,7 @@ class Connection(HttpToolsProtocol):
     #: How much of a body of known length is to come; of another, what came and told nothing, in bytes.
     _left = 0
     _quiet = 0
-    #: Whether the message was answered by the short cut, and when anything last was, by the loop's time.
+    #: Whether the message was answered past the road, and when anything last was, by the loop's time.
     _is_cut = False
     _answered_at = 0.0
     #: For a head, for a body, or for the rest of what is not read any more.
@@ -235,10 +235,10 @@ class Connection(HttpToolsProtocol):
     _sending: Sending | None = None
     #: The client says that it sends no more; all is answered, and how much came since.
     _has_eof = False
-    #: Whether nobody is there any more.
-    is_lost = False
     _is_ending = False
     _discarded = 0
+    #: Whether nobody is there any more.
+    is_lost = False
 
     # The parser leaves out what nobody listens to: the line is read here.
     on_message_begin = None  # type: ignore[assignment]
@@ -378,7 +378,8 @@ class Connection(HttpToolsProtocol):
             if isinstance(error, HttpParserCallbackError) and not isinstance(error.__context__, Unacceptable):
                 # The parser's own error says nothing.
                 self.logger.error("head crashed", exc_info=error.__context__)  # noqa: TRY400
-            self.send_400_response("")
+            # Which it is, is known by now, or it is no HTTP at all.
+            self._give_up(self._broken or Reason.MALFORMED_REQUEST)
         else:
             if not self._between and self._deadline is None:
                 self._within(self._time_to_read)
@@ -487,7 +488,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuses_at_the_door(self, head: Head) -> bool:
         """Refuse what there is no room for, before anything is made for it."""
-        if head.method not in READS or not self._goes_on() or not self._is_free():
+        if head.method not in READS or self.is_leaving or not self._stays or not self._is_free():
             return False
         made = self.site.at_the_door(head, self.peer)
         if made is None:
@@ -496,8 +497,10 @@ class Connection(HttpToolsProtocol):
         self._write_past(wire(made.status, made.head, made.body, is_last=False))
         return True
 
-    def _goes_on(self) -> bool:
-        return self._line[3] == b"1" and self.parser.should_keep_alive() and not self.is_leaving
+    @property
+    def _stays(self) -> bool:
+        """Whether the client will have more to ask."""
+        return self._line[3] == b"1" and self.parser.should_keep_alive()
 
     def _head(self) -> Head:
         method, target, minor = self._line.groups()
@@ -527,8 +530,7 @@ class Connection(HttpToolsProtocol):
     def _take_the_road(self, head: Head) -> None:
         # uvicorn's annotation leaves out that there is none at first.
         before: Cycle | None = self.cycle
-        keep_alive = self._line[3] == b"1" and self.parser.should_keep_alive()
-        self.cycle = Cycle(self, head, self._left, keep_alive=keep_alive)
+        self.cycle = Cycle(self, head, self._left, keep_alive=self._stays)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -563,21 +565,17 @@ class Connection(HttpToolsProtocol):
         self._broken = reason
         raise Unacceptable
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request that is read on; which, is known by now, or it is no HTTP at all.
-
-        Nothing more is read: nobody can say where the next request would begin.
-        """
-        del msg
-        self._broken = self._broken or Reason.MALFORMED_REQUEST
+    def _give_up(self, reason: Reason) -> None:
+        """Read nothing more, and say why: nobody can say where the next request would begin."""
+        self._broken = reason
         cycle: Cycle | None = self.cycle
         if cycle is None or cycle.response_complete:
             if self._in_body:
                 self.end()  # it has had its answer
             else:
-                self._tell(self._broken)
+                self._tell(reason)
         elif self._in_body:
-            cycle.break_off(self._broken)
+            cycle.break_off(reason)
         # Else whole requests before it are still to be answered.
 
     def _tell(self, broken: Reason) -> None:
@@ -632,8 +630,7 @@ class Connection(HttpToolsProtocol):
             # It is not the client who holds it up.
             self._within(self._time_to_read)
         else:
-            self._broken = Reason.REQUEST_TIMEOUT
-            self.send_400_response("")
+            self._give_up(Reason.REQUEST_TIMEOUT)
 
     def _keep_alive_for(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)

@@ -296,8 +296,7 @@ class Session:
 
     By `proxy` (`http://host:port`) go requests for https in a tunnel (CONNECT), in which alone their fields
     are; those for plain http as they are, and the proxy sees their fields, the appKey too, but never those
-    for this machine. `trusted` is the
-    system's authorities unless it is given. `lookup` may block.
+    for this machine. `trusted` is the system's authorities unless it is given. `lookup` may block.
     """
 
     def __init__(
