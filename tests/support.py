@@ -253,14 +253,7 @@ async def world(
     async with contextlib.AsyncExitStack() as stack:
         server = await serve(emulated)
         stack.push_async_callback(server.close)
-        stage = set_stage(
-            folder,
-            listen="127.0.0.1:0",
-            admin_listen="127.0.0.1:0",
-            upstream=upstream or server.url,
-            app_key=APP_KEY,
-            **{"public_url": PUBLIC_URL, "overload": UNHURRIED, **settings},
-        )
+        stage = staged(folder, upstream or server.url, **{"overload": UNHURRIED, **settings})
         log = stack.enter_context(_warnings_into(io.StringIO()))
         variables = {f"CHAT_GATEWAY_{name}": value for name, value in (environ or {}).items()}
         gateway = Gateway(
@@ -273,6 +266,13 @@ async def world(
         yield it
         it.received.append((await it.admin("/metrics")).body)
     _check(it)
+
+
+def staged(folder: Path, upstream_url: str = "http://127.0.0.1:1", **settings: Any) -> Stage:
+    """A stage whose listeners take free ports. Nobody is at its upstream, unless one is named."""
+    free = "127.0.0.1:0"
+    usual = {"listen": free, "admin_listen": free, "public_url": PUBLIC_URL, "app_key": APP_KEY}
+    return set_stage(folder, upstream_url=upstream_url, **{**usual, **settings})
 
 
 def policies_with(folder: Path, old: str, new: str) -> str:

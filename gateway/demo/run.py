@@ -141,7 +141,7 @@ def _theatre() -> Iterator[Theatre]:
             listen=f"127.0.0.1:{port}",
             admin_listen=f"127.0.0.1:{admin_port}",
             public_url=public_url,
-            upstream=upstream_url,
+            upstream_url=upstream_url,
             app_key=app_key,
             drain_s=1,
         )

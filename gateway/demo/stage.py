@@ -56,7 +56,7 @@ def set_stage(
     listen: str,
     admin_listen: str,
     public_url: str,
-    upstream: str,
+    upstream_url: str,
     app_key: str,
     algorithm: str = ALGORITHM,
     **settings: object,
@@ -76,7 +76,7 @@ def set_stage(
         "revocations": {"journal": "revocations.jsonl"},
         "public_url": public_url,
         "policies": "policies/",
-        "accounts": {ACCOUNT: {"upstream": upstream, "app_key_file": app_key_file.name}},
+        "accounts": {ACCOUNT: {"upstream": upstream_url, "app_key_file": app_key_file.name}},
         "issuers": [issuer],
     }
     config = folder / "gateway.yaml"

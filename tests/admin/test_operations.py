@@ -63,7 +63,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         listen=address,
         admin_listen=address,
         public_url=PUBLIC_URL,
-        upstream="https://upstream.example",
+        upstream_url="https://upstream.example",
         app_key=APP_KEY,
         max_body_bytes=1024,
     )

@@ -187,7 +187,7 @@ def ground() -> Iterator[Ground]:
             listen=f"{HOST}:0",
             admin_listen=f"{HOST}:0",
             public_url="https://chat.example",
-            upstream=f"http://{HOST}:{port}",
+            upstream_url=f"http://{HOST}:{port}",
             app_key=APP_KEY,
             algorithm="RS256",
             log_level="warning",

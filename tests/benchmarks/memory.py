@@ -130,7 +130,7 @@ async def polled(views: int = 0, **settings: Any) -> AsyncIterator[Polled]:
             listen="127.0.0.1:0",
             admin_listen="127.0.0.1:0",
             public_url=PUBLIC_URL,
-            upstream=HOSTED_AT,
+            upstream_url=HOSTED_AT,
             app_key=APP_KEY,
             **{**usual, **settings},
         )

@@ -45,7 +45,7 @@ def set_up(folder: Path, upstream: str = "http://127.0.0.1:9", **settings: Any) 
         listen="127.0.0.1:0",
         admin_listen="127.0.0.1:0",
         public_url="http://127.0.0.1:8080",
-        upstream=upstream,
+        upstream_url=upstream,
         app_key="key",
         **said | settings,
     )

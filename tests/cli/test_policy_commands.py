@@ -36,7 +36,7 @@ def stage(folder: Path) -> Path:
         listen="127.0.0.1:0",
         admin_listen="127.0.0.1:0",
         public_url="http://127.0.0.1:8080",
-        upstream="http://127.0.0.1:9100",
+        upstream_url="http://127.0.0.1:9100",
         app_key="key",
     ).config
 

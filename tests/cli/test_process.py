@@ -35,7 +35,7 @@ def stage(folder: Path, **settings: Any) -> str:
             listen="127.0.0.1:0",
             admin_listen="127.0.0.1:0",
             public_url="http://127.0.0.1:8080",
-            upstream="http://127.0.0.1:9",
+            upstream_url="http://127.0.0.1:9",
             app_key="key",
             **settings,
         ).config

@@ -21,7 +21,7 @@ def stage(folder: Path, listen: str = "127.0.0.1:0") -> str:
         listen=listen,
         admin_listen="127.0.0.1:0",
         public_url="http://127.0.0.1:8080",
-        upstream="http://127.0.0.1:9100",
+        upstream_url="http://127.0.0.1:9100",
         app_key="key",
     )
     return str(set_.config)

@@ -21,7 +21,7 @@ def config(tmp_path: Path) -> Path:
         listen=address,
         admin_listen=address,
         public_url="https://chat.example",
-        upstream="https://upstream.example",
+        upstream_url="https://upstream.example",
         app_key="key",
         revocations={"file": "revoked", "journal": "journal"},
     ).config

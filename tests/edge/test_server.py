@@ -39,7 +39,7 @@ def configured(folder: Path, listen: str, admin_listen: str) -> Gateway:
         listen=listen,
         admin_listen=admin_listen,
         public_url=PUBLIC_URL,
-        upstream="http://127.0.0.1:1",
+        upstream_url="http://127.0.0.1:1",
         app_key=APP_KEY,
     )
     return Gateway(configure(stage.config, {}), stage.config, {})

@@ -321,7 +321,7 @@ def test_with_settings_the_issuer_says_whether_tokens_name_clients(
         listen="127.0.0.1:0",
         admin_listen="127.0.0.1:0",
         public_url="http://127.0.0.1:8080",
-        upstream="http://127.0.0.1:9100",
+        upstream_url="http://127.0.0.1:9100",
         app_key="key",
         issuers=[issuer | keys | named],
     )

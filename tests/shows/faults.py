@@ -346,7 +346,7 @@ async def theatre() -> AsyncIterator[Theatre]:
                 listen=f"{HOST}:{public}",
                 admin_listen=f"{HOST}:{private}",
                 public_url=f"http://{HOST}:{public}",
-                upstream=back.url,
+                upstream_url=back.url,
                 app_key=APP_KEY,
                 budget=BUDGET,
             )

@@ -74,7 +74,7 @@ async def place() -> AsyncIterator[Place]:
                 listen=f"{HOST}:{public}",
                 admin_listen=f"{HOST}:{private}",
                 public_url=f"http://{HOST}:{public}",
-                upstream=f"http://{HOST}:{upstream}",
+                upstream_url=f"http://{HOST}:{upstream}",
                 app_key=APP_KEY,
                 issuers=[{**row, "jwks_url": issuer.jwks_url, "cooldown_s": COOLDOWN_S}],
                 trusted_proxies=[HOST],

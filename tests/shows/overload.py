@@ -216,7 +216,7 @@ async def standing(part: Part) -> AsyncIterator[Ground]:
             listen=f"{HOST}:{public}",
             admin_listen=f"{HOST}:{private}",
             public_url=f"http://{HOST}:{public}",
-            upstream=f"http://{HOST}:{upstream}",
+            upstream_url=f"http://{HOST}:{upstream}",
             app_key=APP_KEY,
             budget=part.budget,
             edge={"max_connections_per_peer": 10_000},

@@ -277,7 +277,7 @@ async def set_scene() -> AsyncIterator[Scene]:
             listen=f"{HOST}:{public}",
             admin_listen=f"{HOST}:{private}",
             public_url=f"http://{HOST}:{public}",
-            upstream=server.url,
+            upstream_url=server.url,
             app_key=FIRST,
             accounts={ACCOUNT: {"upstream": server.url, **key_files}},
             # Room for a second try with the other key.

@@ -171,7 +171,7 @@ def set_up(folder: Path, server: EmulatorServer) -> tuple[Stage, list[Backend]]:
         listen=f"{HOST}:{ports[0]}",
         admin_listen=f"{HOST}:{ports[1]}",
         public_url=f"http://{HOST}:{ports[0]}",
-        upstream=server.url,
+        upstream_url=server.url,
         app_key=APP_KEY,
         drain_delay_s=DELAY_S,
         drain_s=DRAIN_S,

@@ -379,7 +379,7 @@ async def set_scene() -> AsyncIterator[Scene]:
             listen=f"{HOST}:{public}",
             admin_listen=f"{HOST}:{private}",
             public_url=f"http://{HOST}:{public}",
-            upstream=server.url,
+            upstream_url=server.url,
             app_key=APP_KEY,
             **SETTINGS,
         )

@@ -75,7 +75,7 @@ async def two_processes(**settings: object) -> AsyncIterator[Stand]:
             listen=f"{HOST}:{public}",
             admin_listen=f"{HOST}:{private}",
             public_url=f"http://{HOST}:{public}",
-            upstream=f"http://{HOST}:{upstream}",
+            upstream_url=f"http://{HOST}:{upstream}",
             app_key=APP_KEY,
             algorithm="RS256",  # what most issuers sign with
             **{"edge": ALL_FROM_ONE_PEER, **settings},

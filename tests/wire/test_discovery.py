@@ -197,7 +197,7 @@ def test_plain_http_needs_leave(tmp_path: Path, account: dict[str, object], is_t
         listen="127.0.0.1:0",
         admin_listen="127.0.0.1:0",
         public_url=PUBLIC_URL,
-        upstream="http://127.0.0.1:1",
+        upstream_url="http://127.0.0.1:1",
         app_key=APP_KEY,
         accounts={ACCOUNT: {**account, "app_key_file": "app-key"}},
     )

@@ -77,7 +77,7 @@ def set_up(folder: Path, upstream: socket.socket, **settings: Any) -> Stage:
         listen="127.0.0.1:0",
         admin_listen="127.0.0.1:0",
         public_url="http://127.0.0.1:8080",
-        upstream=f"http://{host}:{port}",
+        upstream_url=f"http://{host}:{port}",
         app_key="key",
         **settings,
     )
@@ -283,7 +283,7 @@ def logging_to(stderr: int, folder: Path, **options: Any) -> Iterator[tuple[subp
             listen=public,
             admin_listen=private,
             public_url="http://127.0.0.1:8080",
-            upstream="http://127.0.0.1:9",
+            upstream_url="http://127.0.0.1:9",
             app_key="key",
             admin={"open_metrics": True},
             drain_delay_s=0,

@@ -1097,7 +1097,7 @@ def test_sighup_has_everything_read_again(tmp_path: Path) -> None:
         listen="127.0.0.1:0",
         admin_listen="127.0.0.1:0",
         public_url=PUBLIC_URL,
-        upstream="http://127.0.0.1:1",
+        upstream_url="http://127.0.0.1:1",
         app_key=APP_KEY,
         reload_s=SELDOM_S,
         drain_delay_s=0,

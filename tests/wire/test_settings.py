@@ -497,7 +497,7 @@ async def test_log_level(
         listen="127.0.0.1:0",
         admin_listen="127.0.0.1:0",
         public_url=PUBLIC_URL,
-        upstream="http://127.0.0.1:1",
+        upstream_url="http://127.0.0.1:1",
         app_key=APP_KEY,
     )
     environ = {"CHAT_GATEWAY_LOG_LEVEL": level}
@@ -718,7 +718,7 @@ async def test_tls(tmp_path: Path, section: str, status: int) -> None:
         listen="127.0.0.1:0",
         admin_listen="127.0.0.1:0",
         public_url=PUBLIC_URL,
-        upstream="http://127.0.0.1:1",
+        upstream_url="http://127.0.0.1:1",
         app_key=APP_KEY,
         reload_s=SELDOM_S,
         **said,
