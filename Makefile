@@ -55,7 +55,8 @@ LOCK := $(BIN)/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options --no-annotate
 lock: $(READY)
 	$(LOCK) --output-file requirements.txt pyproject.toml
-	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	$(LOCK) --extra redis --constraint requirements.txt --output-file requirements-redis.txt pyproject.toml
+	$(LOCK) --extra dev --constraint requirements-redis.txt --output-file requirements-dev.txt pyproject.toml
 	$(LOCK) --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt pyproject.toml
 	$(LOCK) --extra fuzz --constraint requirements-dev.txt --output-file requirements-fuzz.txt pyproject.toml
 

@@ -49,7 +49,7 @@ def serve(config: ConfigOption) -> None:
 
 async def _serve(configuration: Configuration, path: Path, limit: int) -> None:
     from gateway.app import Gateway, collect_seldom, running
-    from gateway.config.settings import Address
+    from gateway.config.addresses import Address
     from gateway.edge.server import GRACE_S
     from gateway.observe.logs import logger
 

@@ -6,12 +6,13 @@ in the names. Paths are relative to the folder of the file, which validation get
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import ipaddress
 import os
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
+from gateway.config.addresses import HOST, Address, RedisPlace, address, is_url, redis_place, url
 from gateway.config.checking import (
     FLAG,
     LISTED,
@@ -46,85 +48,42 @@ _FETCHED = ("jwks_url", "oidc_discovery")
 AT_START = (
     *("listen", "tls", "admin_listen", "admin_tls", "edge", "revocations"),
     *("upstream.deadline_ms", "upstream.max_connections", "upstream.max_answer_bytes", "upstream.proxy"),
-    *("cache", "memory", "short_cut", "drain_delay_s", "drain_s", "log_level"),
+    *("cache", "memory", "redis_url", "redis", "short_cut", "drain_delay_s", "drain_s", "log_level"),
 )
 
 T = TypeVar("T")
 
-_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
-_AUTHORITY = re.compile(rf"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>{_HOST}))(?::(?P<port>[0-9]{{1,5}}))?")
-_URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<path>(?:/[^?#]*)?)")
 _URI = re.compile(r"[A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]+")
 # Without masks written out, and zones of interfaces.
 _NETWORK = re.compile(r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?")
 # Browsers leave these ports out, so an origin with one would never be met.
 _DEFAULT_PORT = r"(?!https://.*:443\Z|http://.*:80\Z)"
 _SAFE_URL = "an https URL (plain http for loopback hosts only)"
+_PREFIX_OF_KEYS = r"[A-Za-z0-9_.-]{1,64}"
 _PREFIX = r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen. Port 0 lets the system choose; an IPv6 host stands here without its brackets."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def _authority(value: str) -> tuple[str, int | None] | None:
-    """Host, without brackets, and port; None if it is not one of these (RFC 3986 §3.2)."""
-    found = _AUTHORITY.fullmatch(value)
-    if found is None or int(found["port"] or 0) > 65535 or (found["six"] and not _is_ipv6(found["six"])):
-        return None
-    return found["six"] or found["name"], int(found["port"]) if found["port"] else None
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).version == 6
-    except ValueError:
-        return False
-
-
-def _address(value: object) -> Address:
-    found = _authority(value) if isinstance(value, str) else None
-    if found is None or found[1] is None:
-        wrong("host:port, with an IPv6 host in brackets")
-    return Address(found[0], found[1])
-
-
-def _url(value: object, expected: str) -> tuple[str, str]:
-    """The origin, in lower case, and the path of a URL that has no user, query or fragment."""
-    found = _URL.fullmatch(value) if isinstance(value, str) else None
-    if found is None or _authority(found["authority"]) is None:
-        wrong(expected)
-    return f"{found['scheme']}://{found['authority'].lower()}", found["path"].rstrip("/")
 
 
 def _public_url(value: object) -> str:
     expected = "an http or https URL without query, fragment and dots in its path"
-    origin, path = _url(value, expected)
+    origin, path = url(value, expected)
     return origin + path if re.fullmatch(_PREFIX, path) else wrong(expected)
 
 
 def _origin(value: object) -> str:
     expected = "an https URL without a path, as https://host or https://host:port"
-    origin, path = _url(value, expected)
+    origin, path = url(value, expected)
     return wrong(expected) if path else origin
 
 
 def _proxy(value: object) -> str:
     expected = "an http URL without a path, as http://host:port"
-    origin, path = _url(value, expected)
+    origin, path = url(value, expected)
     return wrong(expected) if path or not origin.startswith("http://") else origin
 
 
 def _encrypted(origin: str) -> bool:
-    url = urlsplit(origin)
-    return url.scheme == "https" or is_loopback(url.hostname or "")
+    parts = urlsplit(origin)
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
 
 
 def _encrypted_origin(value: object) -> str:
@@ -134,8 +93,7 @@ def _encrypted_origin(value: object) -> str:
 
 def _is_fetchable(url: str) -> bool:
     """Whether keys may be fetched from a URL: nobody on the way can change them."""
-    found = _URL.fullmatch(url.partition("?")[0])
-    sound = found is not None and _authority(found["authority"]) is not None and _URI.fullmatch(url)
+    sound = is_url(url.partition("?")[0]) and _URI.fullmatch(url)
     return bool(sound) and _encrypted(url)
 
 
@@ -215,6 +173,41 @@ def _certificate_of_key(key_file: Path, info: ValidationInfo) -> Path:
         except (OSError, ValueError):
             wrong("the key, not encrypted, of certificate_file", got="something else")
     return key_file
+
+
+def _with_its_certificate(key_file: Path | None, info: ValidationInfo) -> Path | None:
+    if "certificate_file" not in info.data or key_file is None:
+        if info.data.get("certificate_file") is not None:
+            wrong("key_file beside certificate_file", got="none")
+        return key_file
+    if info.data["certificate_file"] is None:
+        wrong("certificate_file beside it", got="none")
+    return _certificate_of_key(key_file, info)
+
+
+def _sealing_key(path: Path) -> Path:
+    try:
+        sealing_key(path)
+    except OSError as error:
+        wrong("the path of a readable file", got=reason_of(error))
+    except ValueError:
+        wrong("a file with one line: 32 bytes in base64", got="one with something else")
+    return path
+
+
+def sealing_key(path: Path) -> bytes:
+    """The 32 bytes that are in a file in base64. Raises OSError or ValueError."""
+    content = path.read_bytes()
+    key = base64.b64decode(content.removesuffix(b"\n").removesuffix(b"\r"), validate=True)
+    if len(key) != 32:
+        raise ValueError
+    return key
+
+
+def _with_its_library(place: RedisPlace) -> RedisPlace:
+    if importlib.util.find_spec("redis") is None:
+        wrong("the extra `redis` to be installed (pip install 'chat-gateway[redis]')", got="none", beside=())
+    return place
 
 
 def server_context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
@@ -324,6 +317,15 @@ def _another_file(journal: Path | None, info: ValidationInfo) -> Path | None:
     return journal
 
 
+def _tls_where_it_is_spoken(redis: Redis, info: ValidationInfo) -> Redis:
+    place = info.data.get("redis_url")
+    if place is not None and not place.tls:
+        for name in ("ca_file", "certificate_file"):
+            if getattr(redis, name) is not None:
+                wrong("rediss:// in redis_url, as this is for TLS", got="none", at=(name,))
+    return redis
+
+
 def _stale_in_time(stale_after_ms: int, info: ValidationInfo) -> int:
     deadline_ms = info.data.get("deadline_ms")
     if deadline_ms is not None and stale_after_ms >= deadline_ms:
@@ -333,9 +335,9 @@ def _stale_in_time(stale_after_ms: int, info: ValidationInfo) -> int:
 
 Host = Annotated[
     str,
-    text("a host name in lower case, or *. and a domain", rf"(?=[^A-Z]+\Z)(?:\*\.)?{_HOST}"),
+    text("a host name in lower case, or *. and a domain", rf"(?=[^A-Z]+\Z)(?:\*\.)?{HOST}"),
 ]
-HostName = Annotated[str, text("a host name in lower case", rf"(?=[^A-Z]+\Z){_HOST}")]
+HostName = Annotated[str, text("a host name in lower case", rf"(?=[^A-Z]+\Z){HOST}")]
 Hosts = Annotated[tuple[Host, ...], LISTED, Field(min_length=1)]
 AccountId = Annotated[str, text("an account id of 1 to 64 letters and digits", r"[A-Za-z0-9]{1,64}")]
 Name = Annotated[str, text("a text of 1 to 256 printable characters", r".{1,256}")]
@@ -343,7 +345,7 @@ Origin = Annotated[
     str,
     text(
         "an origin, exactly as browsers send it: scheme://host or scheme://host:port",
-        _DEFAULT_PORT + rf"(?=[^A-Z]+\Z)[a-z][a-z0-9+.-]*://(?:{_HOST}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?",
+        _DEFAULT_PORT + rf"(?=[^A-Z]+\Z)[a-z][a-z0-9+.-]*://(?:{HOST}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?",
     ),
 ]
 File = Annotated[Path, PlainValidator(_path), _readable(1_000_000)]
@@ -503,14 +505,38 @@ class Admin(Model):
     hosts: Annotated[tuple[HostName, ...], LISTED] = ()
 
 
+class Redis(Model):
+    """How replicas share what they have in common, at `redis_url`.
+
+    Passwords and keys are files with one line each.
+    """
+
+    username: Annotated[str, text("a text of 1 to 256 printable characters", r".{1,256}")] | None = None
+    password_file: Annotated[Path, PlainValidator(_path), _one_line(1, 1_024)] | None = None
+    sentinel_username: Annotated[str, text("a text of 1 to 256 printable characters", r".{1,256}")] | None = (
+        None
+    )
+    sentinel_password_file: Annotated[Path, PlainValidator(_path), _one_line(1, 1_024)] | None = None
+    ca_file: Annotated[File, AfterValidator(_certificates)] | None = None
+    certificate_file: Annotated[File, AfterValidator(_certificates)] | None = None
+    key_file: Annotated[File | None, AfterValidator(_with_its_certificate), ALWAYS] = None
+    prefix: Annotated[str, text("1 to 64 letters, digits, dots, dashes and underscores", _PREFIX_OF_KEYS)] = (
+        "chat-gateway"
+    )
+    encryption_key_file: Annotated[Path, PlainValidator(_path), AfterValidator(_sealing_key)] | None = None
+    deadline_ms: Annotated[int, whole(5, 1_000)] = 40
+    lease_ms: Annotated[int, whole(200, 5_000)] = 1_000
+    exact_limits_alone: Annotated[str, one_of(("per_replica", "deny", "allow"))] = "per_replica"
+
+
 class Settings(Model):
     """All of `gateway.yaml`."""
 
-    listen: Annotated[Address, PlainValidator(_address)] = Address("127.0.0.1", 8080)
+    listen: Annotated[Address, PlainValidator(address)] = Address("127.0.0.1", 8080)
     tls: Tls | None = None
     admin_listen: Annotated[
         Address,
-        PlainValidator(_address),
+        PlainValidator(address),
         AfterValidator(_two_listeners),
         Field(default="127.0.0.1:8081", validate_default=True),
     ]
@@ -531,6 +557,10 @@ class Settings(Model):
     overload: Overload = Overload()
     cache: Cache = Cache()
     memory: Memory = Memory()
+    redis_url: (
+        Annotated[RedisPlace, PlainValidator(redis_place), AfterValidator(_with_its_library)] | None
+    ) = None
+    redis: Annotated[Redis, AfterValidator(_tls_where_it_is_spoken)] = Redis()
     short_cut: Annotated[bool, FLAG] = True
     max_body_bytes: Annotated[int, whole(1_024, 8_388_608)] = 262_144
     default_representation: RepresentationName = Representation.JSON

@@ -1,0 +1,1 @@
+"""What the replicas of a gateway have in common, in Redis or Valkey."""
