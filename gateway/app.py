@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
@@ -39,7 +40,7 @@ from gateway.observe.observer import NOBODY, Observer
 from gateway.observe.usage import Usage
 from gateway.operate import Operations, Reloaded
 from gateway.overload import Overload
-from gateway.ports import Clock, State, Upstream
+from gateway.ports import Clock, Limiter, State, Upstream
 from gateway.shortcut import News, ShortCut
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
@@ -48,6 +49,9 @@ from gateway.upstream.budget import Budget
 from gateway.upstream.protection import Breaker, Protection
 from gateway.upstream.session import trusted
 from gateway.upstream.transport import HttpUpstream, fetcher
+
+if TYPE_CHECKING:
+    from gateway.cluster import Cluster
 
 #: Files that stay the same for so long are not being written; and how often that is waited for.
 REST_S = 0.05
@@ -100,7 +104,9 @@ class Gateway:
         self._watching: list[asyncio.Task[None]] = []
         self._bounds = parts.upstream_bounds(settings)
         self.transport = parts.session(settings)
-        self.budget = Budget(lambda account: parts.pace(self.settings, account), clock.now, random.random)
+        self.budget = Budget(
+            lambda account: parts.pace(self.settings, account, self.replicas), clock.now, random.random
+        )
         self._app_keys = dict(configuration.app_keys)
         self._news = News()
         self._clock_jumps = 0
@@ -125,10 +131,13 @@ class Gateway:
         self._state = self._state_of(configuration, 0, self._upstream())
         store = MemoryStore(settings.cache.max_bytes, clock.now, lambda: self._state.policies.views)
         limiter = MemoryLimiter(clock.now, clock.wall)
+        self._digest = parts.digest(configuration)
+        self.cluster = self._cluster(store, limiter, usage)
         self._overload_bounds = parts.overload_bounds(settings)
         self.overload = Overload(lambda: self._overload_bounds, clock.now, random.random)
-        self.short_cut = self._short_cut(store, limiter) if settings.short_cut else None
-        self.exchange = self._exchange(store, limiter)
+        charging: Limiter = limiter if self.cluster is None else self.cluster.limiter
+        self.short_cut = self._short_cut(store, charging) if settings.short_cut else None
+        self.exchange = self._exchange(store, charging)
         self.metrics.gauges = self._gauges(store)
         #: The clients' listener's, and the private one's. What is loaded into them is shown from then on.
         self.tls = parts.tls(settings.tls), parts.tls(settings.admin_tls)
@@ -137,8 +146,32 @@ class Gateway:
         self.operations = self._operations()
         self.admin = admin(self._handles(usage))
 
-    def _exchange(self, store: MemoryStore, limiter: MemoryLimiter) -> Exchange:
-        return Exchange(
+    @property
+    def replicas(self) -> int:
+        """How many share what is allowed to all, as far as this one knows."""
+        return 1 if self.cluster is None else self.cluster.living
+
+    def _cluster(self, store: MemoryStore, limiter: MemoryLimiter, usage: Usage) -> Cluster | None:
+        if self.at_start.redis_url is None:
+            return None
+        # It needs a library that is there only where it was asked for.
+        from gateway.cluster import Cluster  # noqa: PLC0415
+
+        return Cluster(
+            self.at_start.redis_url,
+            self.at_start,
+            digest=lambda: self._digest,
+            clock=self._clock,
+            log=self._log,
+            store=store,
+            limiter=limiter,
+            usage=usage,
+            revocations=self.revocations,
+            safely=self.safely,
+        )
+
+    def _exchange(self, store: MemoryStore, limiter: Limiter) -> Exchange:
+        exchange = Exchange(
             state=lambda: self._state,
             clock=self._clock,
             verifier=self._verifier,
@@ -149,7 +182,11 @@ class Gateway:
             overload=self.overload,
             observer=self._observer,
             short_cut=self.short_cut,
+            replicas=None if self.cluster is None else self.cluster.flights,
         )
+        if self.cluster is not None:
+            self.cluster.join(exchange)
+        return exchange
 
     def _operations(self) -> Operations:
         return Operations(
@@ -162,7 +199,7 @@ class Gateway:
             log=self._log,
         )
 
-    def _short_cut(self, store: MemoryStore, limiter: MemoryLimiter) -> ShortCut:
+    def _short_cut(self, store: MemoryStore, limiter: Limiter) -> ShortCut:
         return ShortCut(
             max_bytes=self.at_start.memory.grants_bytes,
             state=lambda: self._state,
@@ -186,6 +223,7 @@ class Gateway:
                 account: state is not Breaker.CLOSED for account, state in self._protection.state().items()
             },
             load=self._load,
+            shared=lambda: None if self.cluster is None else self.cluster.seen(),
         )
 
     def _load(self) -> Load:
@@ -252,6 +290,7 @@ class Gateway:
                 account: {"waiting": state.waiting, "in_flight": state.in_flight, "pace": state.pace}
                 for account, state in self.budget.state().items()
             },
+            **({} if self.cluster is None else {"shared": self.cluster.status()}),
         }
 
     # -- change without restart --------------------------------------------------------------------------
@@ -358,6 +397,7 @@ class Gateway:
                 self._protection.forget_targets()
             upstream = self._upstream() if moved else self._state.upstream
             self._configuration = read
+            self._digest = parts.digest(read)
             self._state = self._state_of(read, self._state.epoch + moved, upstream)
             self._web_config = parts.web_config(read.settings)
             self._overload_bounds = parts.overload_bounds(read.settings)
@@ -457,6 +497,8 @@ class Gateway:
         for notice in self.revocations.notices:
             self._log.warning("revocations", notice=notice)
         await self._key_sources.warm(self._sources)
+        if self.cluster is not None:
+            await self.cluster.begin()
         self._watching = [asyncio.create_task(work()) for work in (self.keep_looking, self._keep_watching)]
 
     async def _keep_watching(self) -> None:
@@ -474,6 +516,8 @@ class Gateway:
         """Leave nothing behind."""
         for task in self._watching:
             task.cancel()
+        if self.cluster is not None:
+            await self.cluster.end()
         await self._key_sources.close()
         await self.transport.aclose()
 

@@ -6,8 +6,9 @@
                     → serve
                       → deliver     5 look, 6 plan
                         → wait      7 fly
-                          → fetch → ask   8 dress, 9 send, 10 undress
-                                  → keep  11 keep
+                          → flight    what another replica has, or is fetching, is not asked for again
+                            → fetch → ask   8 dress, 9 send, 10 undress
+                                    → keep  11 keep
                       → write → alone → ask   a write goes past the cache, and raises the generation
            → reply                  12 view (core/replies.py)
 
@@ -40,6 +41,7 @@ from gateway.core.freshness import (
     keep_nothing,
     learned,
     may_serve,
+    merged,
     plan,
     smoothed,
 )
@@ -47,21 +49,24 @@ from gateway.core.headers import dress
 from gateway.core.judgement import Granted, Judged, Refused, judge
 from gateway.core.limits import UNCOUNTED, Standing
 from gateway.core.links import LinkMap
-from gateway.core.messages import Answer, Key, Representation, UpstreamRequest
+from gateway.core.messages import Answer, Chat, Key, Representation, UpstreamRequest
 from gateway.core.paths import Target
 from gateway.core.places import Armed
 from gateway.core.policy import Client, Priority
 from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
 from gateway.core.requests import Request
+from gateway.core.sharing import Told
 from gateway.core.writes import document_of, dressed
 from gateway.flights import Flights, landing
 from gateway.ports import (
     Budget,
     Clock,
+    Lease,
     Limiter,
     Observer,
     Overload,
     Protection,
+    Replicas,
     ShortCut,
     State,
     Store,
@@ -99,6 +104,7 @@ class Exchange:
         overload: Overload,
         observer: Observer,
         short_cut: ShortCut | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self._state = state
         self.clock = clock
@@ -110,8 +116,9 @@ class Exchange:
         self._overload = overload
         self._observer = observer
         self._short_cut = short_cut
+        self._replicas = replicas
         self._round_trips_s: dict[str, float] = {}
-        self._tickets: dict[Hashable, Ticket] = {}
+        self._turns: dict[Hashable, _Turn] = {}
         self.flights: Flights[Entry | Failed] = Flights()
 
     async def answer(self, request: Request) -> Reply:
@@ -180,9 +187,9 @@ class Exchange:
         entry = result.entry
         if self._store.get(target.key) is not entry or entry.generation != self._generation(target):
             return
-        # Before a flight has its turn, whoever joins it may get it an earlier one.
-        ticket = self._tickets.get((target.key, entry.generation))
-        has_left = ticket is not None and ticket.boarded
+        # While a flight waits for its turn, whoever joins it may get it an earlier one.
+        turn = self._turns.get((target.key, entry.generation))
+        has_left = turn is not None and (turn.ticket.boarded or not turn.needed.done())
         now = self.clock.now()
         until = hit_until(entry, self._contact(target), now, has_left=has_left)
         if now < until:
@@ -314,30 +321,32 @@ class Exchange:
 
     def is_flying(self, target: Target) -> bool:
         """Whether there is a flight that a request for this target would join."""
-        return (target.key, self._generation(target)) in self._tickets
+        return (target.key, self._generation(target)) in self._turns
 
     def _fly(self, target: Target, generation: Generation, client: Client) -> _Flying | Refusal | Failed:
         """Join the flight of that key, or open it. There is no await between the look and the opening."""
         key = (target.key, generation)
-        ticket = self._tickets.get(key)
-        opened = ticket is None
-        if ticket is None:
+        turn = self._turns.get(key)
+        opened = turn is None
+        if turn is None:
             if self.flights.drained:
                 return DRAINED
             standing = self.limiter.fetch(client, target.resource.name)
             if standing is not None:
                 return too_often(client, standing)
-            ticket = self._tickets[key] = self._ticket(target, client)
+            turn = self._turns[key] = _Turn(self._ticket(target, client))
+            if self._replicas is None:
+                turn.needed.set_result(None)
         else:
-            ticket.join(client)
-        task, _ = self.flights.join(key, lambda: self._flight(target, generation, ticket, client))
+            turn.ticket.join(client)
+        task, _ = self.flights.join(key, lambda: self._flight(target, generation, turn, client))
         if opened:
             task.add_done_callback(lambda _: self._landed(key, target))
-        return _Flying(task, ticket, opened, ticket.turn.done() and not ticket.boarded)
+        return _Flying(task, turn, opened, turn.ticket.turn.done() and not turn.ticket.boarded)
 
     def _landed(self, key: Hashable, target: Target) -> None:
         """Whatever a flight brings, the next request may open another."""
-        self._tickets.pop(key)
+        self._turns.pop(key)
         self._store.disarm(target.chat)
 
     def _ticket(self, target: Target, client: Client) -> Ticket:
@@ -378,6 +387,9 @@ class Exchange:
         self, target: Target, fallback: Entry | None, failed: Failed, *, opened: bool = False
     ) -> Delivered | Failed:
         """A stale answer for a failure that excuses one."""
+        if fallback is None and self._replicas is not None:
+            # Since then another replica may have had one.
+            fallback = self._kept(target)
         stale = self.usable(target, fallback) if failed.excuses_stale else None
         return failed if stale is None else Delivered(stale, How.STALE, failed.reason, opened)
 
@@ -385,7 +397,8 @@ class Exchange:
         """A stale answer that may be served, if this one still may."""
         if fallback is None or not may_serve(fallback, self._contact(target), self.clock.now()):
             return None
-        return fallback
+        # Whoever may have missed that a chat was written to does not know how old his answers are.
+        return None if self._replicas is not None and not self._replicas.whole else fallback
 
     async def _guarded(self, work: Callable[[], Awaitable[T]], crashed: T) -> T:
         """A crash is a mistake of ours. In a fetch it wakes everyone and frees the key like any ending."""
@@ -396,18 +409,67 @@ class Exchange:
             return crashed
 
     async def _flight(
-        self, target: Target, generation: Generation, ticket: Ticket, client: Client
+        self, target: Target, generation: Generation, turn: _Turn, client: Client
     ) -> Entry | Failed:
-        """A fetch, from its place in the queue to its landing."""
+        """A fetch, by this replica or by another, to its landing."""
+        lease: Lease | None = None
+        if self._replicas is not None:
+            led = await self._guarded(lambda: self._led(target, generation, client), None)
+            if isinstance(led, Entry | Failed):
+                self.limiter.refund(client, target.resource.name)
+                return led
+            lease = led
+            # From here on it waits in a queue, and whoever joins it may get it an earlier turn.
+            turn.ticket.join(client)
+            self._store.disarm(target.chat)
+            turn.needed.set_result(None)
+        try:
+            return await self._queued(target, generation, turn.ticket, client, lease)
+        finally:
+            if lease is not None:
+                lease.let_go()
+
+    async def _led(
+        self, target: Target, generation: Generation, client: Client
+    ) -> Entry | Failed | Lease | None:
+        """What another replica's flight brings, or the lease to fly for all; None if nobody is there."""
+        replicas = self._replicas
+        if replicas is None:
+            return None
+        board = await replicas.board(target, cold=self._kept(target) is None)
+        if board is None or isinstance(board, Failed):
+            return board
+        if not isinstance(board, Told):
+            if board.told is not None:
+                # It may stand in should the upstream fail.
+                self._adopt(target, generation, board.told, client)
+            return board
+        entry = self._adopt(target, generation, board, client)
+        # What a flight has brought is shared by all who waited for it, however short its life. Of what was
+        # there already this replica may know better.
+        is_fresh = self.clock.now() < entry.fresh_until and self.usable(target, entry) is not None
+        return entry if board.was_awaited or is_fresh else None
+
+    async def _queued(
+        self,
+        target: Target,
+        generation: Generation,
+        ticket: Ticket,
+        client: Client,
+        lease: Lease | None,
+    ) -> Entry | Failed:
+        """A fetch of this replica's own, from its place in the queue on."""
         busy = await self._budget.enter(ticket)
         if busy is not None:
             return busy
         try:
-            return await self._guarded(lambda: self._fetch(target, generation, client), CRASHED)
+            return await self._guarded(lambda: self._fetch(target, generation, client, lease), CRASHED)
         finally:
             self._budget.leave(ticket)
 
-    async def _fetch(self, target: Target, generation: Generation, client: Client) -> Entry | Failed:
+    async def _fetch(
+        self, target: Target, generation: Generation, client: Client, lease: Lease | None
+    ) -> Entry | Failed:
         if self._state().epoch != generation[0]:
             return MOVED
         # Look again: between this request's look and its flight another flight may have landed.
@@ -423,9 +485,15 @@ class Exchange:
         if isinstance(heard, Failed):
             # Asked before a write: it says nothing of what was asked since.
             key = target.key if self._generation(target) == generation else None
-            return self._failed(target, key, heard)
+            failed = self._failed(target.account, key, target.whose, heard)
+            if lease is not None:
+                await lease.fail(failed)
+            return failed
         self.protection.succeeded(target.account, target.key)
-        return self._keep(target, generation, sent_at, heard, client)
+        entry = self._entry(target, generation, sent_at, heard)
+        if lease is None or await lease.land(self._told(target, sent_at, heard), entry):
+            self._keep(target, entry, client)
+        return entry
 
     # -- 8 to 11: ask, and keep what was heard --------------------------------------------------------
 
@@ -453,24 +521,53 @@ class Exchange:
         refused = self._state().refuse_other_session_key
         return undress(target, answer, links, refuse_other_session_key=refused)
 
-    def _failed(self, target: Target, key: Key | None, failed: Failed) -> Failed:
-        told = self.protection.failed(target.account, key, failed, target.whose)
+    def _failed(self, account: str, key: Key | None, whose: str, failed: Failed) -> Failed:
+        told = self.protection.failed(account, key, failed, whose)
         if failed.reason is Reason.UPSTREAM_THROTTLED:
-            self._budget.slow_down(target.account, self.clock.now() + (told.retry_after_s or 0.0))
+            self._budget.slow_down(account, self.clock.now() + (told.retry_after_s or 0.0))
         return told
 
-    def _keep(
-        self, target: Target, generation: Generation, sent_at: float, heard: Undressed, client: Client
-    ) -> Entry:
+    def _entry(self, target: Target, generation: Generation, sent_at: float, heard: Undressed) -> Entry:
         known = self._contact(target) or Contact(sent_at)
         contact = replace(known, at=sent_at, state=heard.facts.state or known.state)
         round_trip_s = self._round_trips_s.get(target.account, 0.0)
-        entry = keep(
+        return keep(
             heard.answer, heard.verdict, target.resource.cache, generation, contact, round_trip_s=round_trip_s
         )
-        if entry.fresh_until > entry.sent_at and self._generation(target) == generation:
+
+    def _keep(self, target: Target, entry: Entry, client: Client) -> None:
+        if entry.fresh_until > entry.sent_at and self._generation(target) == entry.generation:
             self._store.put(target.key, entry, client.name)
+
+    # -- what other replicas hear, and tell --------------------------------------------------------------
+
+    def _told(self, target: Target, sent_at: float, heard: Undressed) -> Told:
+        contact = self._contact(target) or Contact(sent_at)
+        return Told(heard, contact, sent_at, self._round_trips_s.get(target.account, 0.0))
+
+    def _adopt(self, target: Target, generation: Generation, told: Told, client: Client) -> Entry:
+        """Keep what another replica has heard as if it had been heard here, when it was asked for there."""
+        if target.chat is not None:
+            self._store.touch(target.chat, merged(self._contact(target), told.contact))
+        self._round_trips_s.setdefault(target.account, told.round_trip_s)
+        entry = self._entry(target, generation, told.sent_at, told.heard)
+        newest = self._kept(target)
+        if newest is None or newest.sent_at < entry.sent_at:
+            self._keep(target, entry, client)
         return entry
+
+    def _kept(self, target: Target) -> Entry | None:
+        """What is kept, unless it is of before a write."""
+        entry = self._store.get(target.key)
+        return None if entry is None or entry.generation != self._generation(target) else entry
+
+    def believe(self, account: str, key: Key, whose: str, failed: Failed) -> Failed:
+        """Another replica has asked, and failed: it would be no better here."""
+        return self._failed(account, key, whose, failed)
+
+    def written(self, chat: Chat) -> None:
+        """Another replica has written to the chat."""
+        self._store.raise_generation(chat)
 
     # -- writes, and reads that are nobody else's --------------------------------------------------------
 
@@ -547,11 +644,20 @@ class Exchange:
             # However a write ends, it may have been applied; what was read before it is old before its
             # writer hears of it.
             if target.chat is not None and not target.is_read:
-                self._store.raise_generation(target.chat)
+                await self._end_write(target.chat)
         if isinstance(heard, Failed):
-            return self._failed(target, None, heard)
+            return self._failed(target.account, None, target.whose, heard)
         self.protection.succeeded(target.account, None)
         return keep_nothing(heard.answer, OWN, sent_at)
+
+    async def _end_write(self, chat: Chat) -> None:
+        self._store.raise_generation(chat)
+        if self._replicas is not None:
+            # 1 this replica knows, 2 the others do, 3 what was fetched from them in between is old.
+            try:
+                await self._replicas.write_ended(chat)
+            finally:
+                self._store.raise_generation(chat)
 
     # -- what is known of a chat -----------------------------------------------------------------------
 
@@ -562,6 +668,19 @@ class Exchange:
         return None if target.chat is None else self._store.contact(target.chat)
 
 
+class _Turn:
+    """Of a flight its place in the queue; `needed` is done when it turns out that it needs one.
+
+    It needs none while another replica flies for all.
+    """
+
+    __slots__ = ("needed", "ticket")
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+        self.needed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
 @dataclass(frozen=True, slots=True)
 class _Flying:
     """A flight that a request waits for; `opened` if it is this request's own doing.
@@ -570,14 +689,16 @@ class _Flying:
     """
 
     task: asyncio.Task[Entry | Failed]
-    ticket: Ticket
+    turn: _Turn
     opened: bool
     given_up: bool
 
 
 async def _boarded(flying: _Flying, patience_s: float) -> bool:
-    """Wait for a flight's turn; False if the patience ends first."""
-    turn = flying.ticket.turn
+    """Wait for a flight's turn; False if the patience, from where it needs one, ends first."""
+    if not flying.turn.needed.done():
+        await asyncio.wait((flying.turn.needed, flying.task), return_when=asyncio.FIRST_COMPLETED)
+    turn = flying.turn.ticket.turn
     if not turn.done():
         await asyncio.wait(
             (turn, flying.task), timeout=max(0.0, patience_s), return_when=asyncio.FIRST_COMPLETED

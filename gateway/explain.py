@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -89,9 +89,9 @@ async def explain(exchange: Exchange, request: Request, claims: Claims | None = 
     A request without a peer is nobody's: whatever is wrong with its token is counted against no address.
     """
     judged = await exchange.judge(request) if claims is None else exchange.decided(claims, request)
-    steps = (*_judgement(exchange, judged), *_shadows(exchange, judged))
+    steps = (*_judgement(exchange, judged), *[step async for step in _shadows(exchange, judged)])
     if judged.client is not None:
-        standing = exchange.limiter.peek(judged.client, _resource(judged))
+        standing = await exchange.limiter.peek(judged.client, _resource(judged))
         steps += (("limit", _standing(standing)),)
         if standing.violated:
             return Explanation.of(too_often(judged.client, standing), steps)
@@ -224,9 +224,9 @@ def _place(target: Target) -> str:
     return f"{target.method} {target.resource.name} in {shape}, account {target.account}{chat}{left_out}"
 
 
-def _shadows(exchange: Exchange, judged: Judged) -> Iterator[tuple[str, str]]:
+async def _shadows(exchange: Exchange, judged: Judged) -> AsyncIterator[tuple[str, str]]:
     for client, shadow in judged.shadows:
-        standing = exchange.limiter.peek(client, _resource(judged))
+        standing = await exchange.limiter.peek(client, _resource(judged))
         refusal = too_often(client, standing) if standing.violated else None
         said, rule = (shadow.outcome, shadow.rule) if refusal is None else (refusal.reason.slug, refusal.rule)
         yield "shadow", f"were {client.name} in force: {said} by {rule}"
@@ -234,12 +234,15 @@ def _shadows(exchange: Exchange, judged: Judged) -> Iterator[tuple[str, str]]:
 
 def _standing(standing: Standing) -> str:
     """What is left, this request included; or what was used up."""
+    again = f"again in {_span(standing.retry_after_s)}"
+    if standing.violated and not standing.left:
+        return f"nobody answers who counts {' and '.join(standing.violated)} for all replicas; {again}"
     if not standing.left:
         return "its requests are not limited"
     if not standing.violated:
         return f"{', '.join(map(_left, standing.left))} left after this"
     broken = (_left(left) for left in standing.left if left.limit in standing.violated)
-    return f"used up: {', '.join(broken)} left; again in {_span(standing.retry_after_s)}"
+    return f"used up: {', '.join(broken)} left; {again}"
 
 
 def _left(left: Left) -> str:

@@ -72,7 +72,7 @@ class Operations:
     async def revoke(self, said: Said) -> Outcome:
         """Take a record of a revocation; confirmed only once it is written down."""
         try:
-            await self.revocations.record(said)
+            shared = await self.revocations.record(said)
         except RevocationsError as error:
             return 400, {"faults": error.faults}
         except OSError as error:
@@ -80,9 +80,14 @@ class Operations:
         warnings = list(self._doubts(said))
         kind = next(name for name in ("jti", "sub", "client") if name in said)
         self.log.warning(
-            "revocation recorded", kind=kind, withdrawn="withdrawn" in said, warnings=len(warnings)
+            "revocation recorded",
+            kind=kind,
+            withdrawn="withdrawn" in said,
+            warnings=len(warnings),
+            **({} if shared is None else {"shared": shared}),
         )
-        return 201, {"revoked": said, "warnings": warnings}
+        answer: dict[str, object] = {"revoked": said, "warnings": warnings}
+        return 201, answer if shared is None else answer | {"shared": shared}
 
     def _doubts(self, said: Said) -> Iterator[str]:
         """What a typing error would look like. It is taken all the same: policies may come later."""

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import ssl
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import fields, is_dataclass
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel
 
 from gateway import overload
 from gateway.admin.web import Access
@@ -89,17 +96,39 @@ def discovery(settings: Settings) -> Discovery:
     return Discovery(settings.discovery.url, settings.discovery.allowed_domains)
 
 
-def pace(settings: Settings, account: str) -> Pace:
-    """An account's budget. A request may still be under way for one that is no more."""
+def pace(settings: Settings, account: str, replicas: int = 1) -> Pace:
+    """A replica's share of an account's budget. A request may still be under way for one that is no more."""
     said = settings.budget_of(account) if account in settings.accounts else settings.budget
     return Pace(
-        said.per_second,
-        said.burst,
-        said.in_flight,
+        said.per_second / replicas,
+        math.ceil(said.burst / replicas),
+        math.ceil(said.in_flight / replicas),
         said.queue,
         said.wait_ms / 1000,
         said.reserve_percent / 100,
     )
+
+
+def digest(configuration: Configuration) -> str:
+    """A name for `places`, the same in all processes: replicas for which it differs share no entries."""
+    return hashlib.blake2b(_canonical(places(configuration)).encode(), digest_size=16).hexdigest()
+
+
+def _canonical(value: object) -> str:
+    """Any value of the configuration as a text, with nothing in it in the order of its hashes."""
+    if isinstance(value, Mapping):
+        inner = sorted(f"{_canonical(key)}:{_canonical(of)}" for key, of in value.items())
+    elif isinstance(value, AbstractSet):
+        inner = sorted(map(_canonical, value))
+    elif isinstance(value, tuple | list):
+        inner = [_canonical(of) for of in value]
+    elif is_dataclass(value) and not isinstance(value, type):
+        inner = [f"{field.name}:{_canonical(getattr(value, field.name))}" for field in fields(value)]
+    elif isinstance(value, BaseModel):
+        return _canonical({name: getattr(value, name) for name in type(value).model_fields})
+    else:
+        return repr(value)
+    return f"{type(value).__name__}({','.join(inner)})"
 
 
 def places(configuration: Configuration) -> object:

@@ -19,6 +19,7 @@ from gateway.core.places import Armed, Place
 from gateway.core.policy import Client, Policies, Priority
 from gateway.core.replies import Reply, Trip
 from gateway.core.requests import Request
+from gateway.core.sharing import Told
 from gateway.core.views import View
 
 
@@ -56,7 +57,8 @@ class Limiter(Protocol):
     async def enter(self, client: Client, resource: str | None) -> Standing: ...
     def leave(self, client: Client, resource: str | None) -> None: ...
     def fetch(self, client: Client, resource: str) -> Standing | None: ...
-    def peek(self, client: Client, resource: str | None) -> Standing: ...
+    def refund(self, client: Client, resource: str) -> None: ...
+    async def peek(self, client: Client, resource: str | None) -> Standing: ...
     def peek_fetch(self, client: Client, resource: str) -> Standing | None: ...
 
 
@@ -132,6 +134,41 @@ class Overload(Protocol):
     def refuses(self, priority: Priority | None) -> Refusal | None: ...
     def enter(self) -> None: ...
     def leave(self) -> None: ...
+
+
+class Lease(Protocol):
+    """The right to ask the upstream for what all replicas want. Whoever has it lands, fails or lets go.
+
+    `told` is what there is already, if this replica has nothing: it is to be refreshed, or is stale.
+    """
+
+    @property
+    def told(self) -> Told | None: ...
+
+    async def land(self, told: Told, entry: Entry) -> bool:
+        """Hand over what was heard. False: it is of before a write, or somebody else has taken over."""
+
+    async def fail(self, failed: Failed) -> None: ...
+    def let_go(self) -> None: ...
+
+
+class Replicas(Protocol):
+    """The other replicas of this gateway. What is asked of them ends soon, whether or not they are there.
+
+    `whole`: nothing is missing of what they have said. Without that nothing stale may be served.
+    """
+
+    @property
+    def whole(self) -> bool: ...
+
+    async def board(self, target: Target, *, cold: bool) -> Told | Failed | Lease | None:
+        """What they have or are fetching of the target, or the lease to fetch it; None: there is nobody.
+
+        `cold` asks for what is to be refreshed or stale, too.
+        """
+
+    async def write_ended(self, chat: Chat) -> None:
+        """A write to the chat has ended: when this returns all others know, or are too slow."""
 
 
 class Hits(Protocol):

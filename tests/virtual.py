@@ -12,7 +12,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class _NoWait(selectors.DefaultSelector):
+class NoWait(selectors.DefaultSelector):
     """A selector that, instead of waiting, lets the clock jump."""
 
     now = 0.0
@@ -20,15 +20,18 @@ class _NoWait(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("deadlock: nothing is ready and no timer is set")
-        self.now += max(0.0, timeout)
+        if timeout > 0:
+            self.now += timeout
         return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose time is its own."""
 
+    selector = NoWait
+
     def __init__(self) -> None:
-        self._virtual = _NoWait()
+        self._virtual = self.selector()
         super().__init__(self._virtual)
 
     def time(self) -> float:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import gateway
-from gateway.cli import development, operating, policies, servers
+from gateway.cli import development, health, operating, policies, servers
 
 app = typer.Typer(
     help="A reverse proxy and caching gateway in front of LivePerson's Server Chat API.",
@@ -28,6 +28,7 @@ app.command()(operating.explain)
 app.command()(operating.usage)
 app.command()(operating.revoke)
 app.command()(operating.reload)
+app.command()(health.healthcheck)
 app.add_typer(policies.app, name="policy")
 app.command()(servers.demo)
 app.command()(servers.emulator)

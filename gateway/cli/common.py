@@ -10,6 +10,8 @@ import typer
 
 #: A question was answered, and the answer is no.
 NO = 3
+#: Addresses to listen on that are none to call, and where to call instead.
+CALLED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nobody listens on them here
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Path of gateway.yaml.")]
 

@@ -17,14 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.common import NO, ConfigOption, content_of, fail
+from gateway.cli.common import CALLED_AT, NO, ConfigOption, content_of, fail
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
     from gateway.configuration import Configuration
-
-#: Addresses to listen on that are none to call.
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nobody listens on them here
 
 
 # -- explain -----------------------------------------------------------------------------------------------
@@ -266,7 +263,7 @@ def _asked(config: Path, method: str, path: str, said: object = None) -> Any:
     if settings.admin.token_file is None:
         fail("admin.token_file: expected the file with the private listener's token, got none")
     token = content_of(settings.admin.token_file).decode("latin-1").rstrip("\r\n")
-    to = _ANY.get(address.host, address.host), address.port
+    to = CALLED_AT.get(address.host, address.host), address.port
     certificate_file = None if settings.admin_tls is None else settings.admin_tls.certificate_file
     try:
         status, answer = call(to, token, method, path, said, certificate_file=certificate_file)

@@ -97,7 +97,8 @@ def _redis_place(value: str) -> RedisPlace | None:
     path = (found["path"] or "").split("/")
     master = path.pop(0) if found["sentinel"] else None
     database = "/".join(path) or "0"
-    fits = len(addresses) == len(hosts) and (master is not None or len(hosts) == 1)
+    fits = len(addresses) == len(hosts) and all(address.port for address in addresses)
+    fits = fits and (master is not None or len(hosts) == 1)
     named = master is None or re.fullmatch(_MASTER, master)
     if not fits or not named or not re.fullmatch(r"[0-9]{1,3}", database):
         return None

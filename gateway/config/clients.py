@@ -331,7 +331,7 @@ class ResourceLimitsRow(Model):
 
     @model_validator(mode="after")
     def _limits_something(self) -> ResourceLimitsRow:
-        return self if self.model_fields_set else wrong("at least one limit", got="none")
+        return self if self.model_fields_set - {"shared"} else wrong("at least one limit", got="none")
 
     def limits(self) -> Limits:
         return Limits(
@@ -342,16 +342,26 @@ class ResourceLimitsRow(Model):
         )
 
 
+# How the replicas of the gateway share limits.
+_PER_REPLICA, _EXACT = "per_replica", "exact"
+_LIMITS = tuple(ResourceLimitsRow.model_fields)
+
+
 class LimitsRow(ResourceLimitsRow):
     """What a client may do in all, and with some resources besides."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [name]} for name in (*_LIMITS, "resources")]}
+    )
 
     resources: Annotated[
         Mapping[str, ResourceLimitsRow], Field(min_length=1), AfterValidator(_known_resources)
     ] = {}
+    shared: Annotated[str, one_of((_PER_REPLICA, _EXACT))] = _PER_REPLICA
 
     def limits(self) -> Limits:
         resources = {name: row.limits() for name, row in self.resources.items()}
-        return replace(super().limits(), resources=resources)
+        return replace(super().limits(), resources=resources, exact=self.shared == _EXACT)
 
 
 class ChatsRow(Model):

@@ -1,13 +1,16 @@
-"""What can be meant in `clients/*.yaml` but hardly is: it starts, with a warning."""
+"""What can be meant in `gateway.yaml` and `clients/*.yaml` but hardly is: it starts, with a warning."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from gateway.config.addresses import RedisPlace
 from gateway.config.clients import ClientRow, ViewRow, perhaps
 from gateway.config.documents import Document
 from gateway.config.mistakes import KeyPath, Mistake, dotted, quoted
+from gateway.config.settings import Redis, Settings
+from gateway.core.peers import is_loopback
 from gateway.core.policy import Client, Condition, Resource, VisitorIp
 from gateway.core.views import ALSO, KNOWN_FIELDS
 
@@ -36,6 +39,31 @@ def doubts(
     ]
     for path, expected, got in found:
         yield as_warning(document.mistake(("clients", name, *path), expected, got))
+
+
+def doubts_of_settings(settings: Settings, document: Document) -> Iterator[Mistake]:
+    """Warnings about shared state: what is said does nothing, or tells a password to the network."""
+    for path, expected, got in _doubts_of_redis(settings.redis_url, settings.redis):
+        yield as_warning(document.mistake(("redis", *path), expected, got))
+
+
+def _doubts_of_redis(place: RedisPlace | None, said: Redis) -> Iterator[_Doubt]:
+    if place is None:
+        if said != Redis():
+            yield (), "redis_url beside it, as nothing is shared without", "none"
+        return
+    of_sentinel = ("sentinel_username", "sentinel_password_file")
+    for name in of_sentinel if place.master is None else ():
+        if getattr(said, name) is not None:
+            yield (name,), "no such key, as redis_url names no Sentinel", "one"
+    for before in ("", "sentinel_"):
+        username, password_file = f"{before}username", f"{before}password_file"
+        if getattr(said, username) is not None and getattr(said, password_file) is None:
+            yield (username,), f"{password_file} beside it", "none"
+    if not place.tls and not all(is_loopback(address.host) for address in place.addresses):
+        for name in ("password_file", "sentinel_password_file"):
+            if getattr(said, name) is not None:
+                yield (name,), "rediss in redis_url, as the network can read the password", "redis"
 
 
 def as_warning(mistake: Mistake) -> Mistake:

@@ -26,8 +26,10 @@ from gateway.config.checking import (
     LISTED,
     Model,
     RepresentationName,
+    Wrong,
     context_of,
     one_of,
+    refuse_any,
     text,
     whole,
     wrong,
@@ -186,12 +188,14 @@ def _with_its_certificate(key_file: Path | None, info: ValidationInfo) -> Path |
 
 
 def _sealing_key(path: Path) -> Path:
+    # First, as reading what is no regular file could take for ever.
+    if isinstance(content := content_of(path, 10_000), str):
+        wrong("the path of a readable file", got=content)
     try:
         sealing_key(path)
-    except OSError as error:
-        wrong("the path of a readable file", got=reason_of(error))
-    except ValueError:
-        wrong("a file with one line: 32 bytes in base64", got="one with something else")
+    except (OSError, ValueError):
+        got = "one with something else" if content.strip() else "an empty one"
+        wrong("a file with one line: 32 bytes in base64 (openssl rand -base64 32)", got=got)
     return path
 
 
@@ -200,13 +204,13 @@ def sealing_key(path: Path) -> bytes:
     content = path.read_bytes()
     key = base64.b64decode(content.removesuffix(b"\n").removesuffix(b"\r"), validate=True)
     if len(key) != 32:
-        raise ValueError
+        raise ValueError(f"{path}: expected 32 bytes in base64, got {len(key)}")
     return key
 
 
 def _with_its_library(place: RedisPlace) -> RedisPlace:
     if importlib.util.find_spec("redis") is None:
-        wrong("the extra `redis` to be installed (pip install 'chat-gateway[redis]')", got="none", beside=())
+        wrong("the extra `redis` to be installed (pip install 'chat-gateway[redis]')", got="none")
     return place
 
 
@@ -320,9 +324,9 @@ def _another_file(journal: Path | None, info: ValidationInfo) -> Path | None:
 def _tls_where_it_is_spoken(redis: Redis, info: ValidationInfo) -> Redis:
     place = info.data.get("redis_url")
     if place is not None and not place.tls:
-        for name in ("ca_file", "certificate_file"):
-            if getattr(redis, name) is not None:
-                wrong("rediss:// in redis_url, as this is for TLS", got="none", at=(name,))
+        given = (name for name in ("ca_file", "certificate_file") if getattr(redis, name) is not None)
+        expected = "rediss in redis_url, as this is for TLS"
+        refuse_any(Wrong(expected, "redis without TLS", (name,)) for name in given)
     return redis
 
 
@@ -511,11 +515,9 @@ class Redis(Model):
     Passwords and keys are files with one line each.
     """
 
-    username: Annotated[str, text("a text of 1 to 256 printable characters", r".{1,256}")] | None = None
+    username: Name | None = None
     password_file: Annotated[Path, PlainValidator(_path), _one_line(1, 1_024)] | None = None
-    sentinel_username: Annotated[str, text("a text of 1 to 256 printable characters", r".{1,256}")] | None = (
-        None
-    )
+    sentinel_username: Name | None = None
     sentinel_password_file: Annotated[Path, PlainValidator(_path), _one_line(1, 1_024)] | None = None
     ca_file: Annotated[File, AfterValidator(_certificates)] | None = None
     certificate_file: Annotated[File, AfterValidator(_certificates)] | None = None

@@ -100,6 +100,14 @@ def learned(known: Contact | None, verdict: Verdict, facts: InfoFacts, sent_at: 
     )
 
 
+def merged(known: Contact | None, told: Contact) -> Contact:
+    """What two replicas know of a chat's life, as one."""
+    if known is None or told.state == GONE:
+        return told
+    newer = told if told.told_at > known.told_at else known
+    return replace(newer, at=max(known.at, told.at))
+
+
 def keep(
     answer: Answer,
     verdict: Verdict,

@@ -9,7 +9,7 @@ rate must be `carried` over. `now` is monotonic seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 DAY_S = 86_400
@@ -46,7 +46,8 @@ class Limits:
     """What a client may do, in all or with one resource; None is without limit.
 
     `requests` and `requests_per_day` count requests, `fetches` those that made the gateway ask the upstream,
-    `in_flight` those in progress. `resources` has further limits by the name of the resource.
+    `in_flight` those in progress. `resources` has further limits by the name of the resource. If they are
+    `exact`, all replicas together keep to those of requests, else each keeps to its share.
     """
 
     requests: Rate | None = None
@@ -54,9 +55,22 @@ class Limits:
     fetches: Rate | None = None
     in_flight: int | None = None
     resources: Mapping[str, Limits] = field(default_factory=dict)
+    exact: bool = False
 
 
 UNLIMITED = Limits()
+
+
+def scopes(limits: Limits, resource: str | None) -> Iterator[tuple[str, Limits]]:
+    """The limits in all and those for the resource, each with what stands before their names."""
+    yield "", limits
+    if resource is not None and resource in limits.resources:
+        yield f"{resource}.", limits.resources[resource]
+
+
+def share(many: int, replicas: int) -> int:
+    """A replica's part of so many: rounded up, so that nobody is shut out."""
+    return -(-many // replicas)
 
 
 def wait_s(tat: float, rate: Rate, now: float) -> float:
@@ -101,6 +115,14 @@ def carried(tat: float, old: Rate, new: Rate, now: float) -> float:
     left = old.burst - ahead_s / old.interval_s
     owed_s = (new.burst - min(max(0.0, left), new.burst)) * new.interval_s
     return _down_to_grid(now) + _up_to_grid(owed_s)
+
+
+def refunded(tat: float, rate: Rate) -> float:
+    """The arrival time once one that was charged has been given back.
+
+    One that has come back by itself meanwhile comes back twice; so each refund lets in one too many at most.
+    """
+    return tat - rate.interval_s
 
 
 def _down_to_grid(seconds: float) -> float:
@@ -153,6 +175,12 @@ UNCOUNTED = Standing()
 
 
 # -- what clients are told (draft-ietf-httpapi-ratelimit-headers-11) ----------------------------------------
+
+
+def window_s(rate: Rate) -> int:
+    """In how many seconds all of the burst comes back, rounded up."""
+    # 11 a minute are 11 in 60 s, also where floats make a little more of it.
+    return max(1, math.ceil(rate.burst / rate.per_s - 1e-9))
 
 
 def policy(limit: str, quota: int, window_s: int | None) -> str:

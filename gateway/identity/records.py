@@ -2,15 +2,21 @@
 
 `{"jti": …, "issuer": …}`, `{"sub": …, "issuer": …}` or `{"client": …}`. A record holds until its `until`, or
 until a later one of the same source takes it back.
+
+Replicas tell each other what they have noted. Each record has a number then, the time at which it was noted,
+and always more than its replica had seen of the same subject. Whatever the order in which they hear of them,
+all end with the same.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.identity.documents import read_object, type_name
@@ -21,10 +27,16 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_NOTE_CHARACTERS = 200
 #: A file of another kind is wrong in every line, and nobody reads that many sentences.
 MAX_FAULTS = 20
+#: How much the clock of another replica may be ahead.
+MAX_AHEAD_MS = 86_400_000
 
 #: What can be revoked → how long its name may be.
 _KINDS = {"jti": MAX_NAME_CHARACTERS, "sub": MAX_NAME_CHARACTERS, "client": MAX_CLIENT_CHARACTERS}
 _MEMBERS = frozenset({*_KINDS, "issuer", "until", "withdrawn", "at", "note"})
+
+#: As `checked` writes it.
+_AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_TOLD = re.compile(rb"([0-9]{1,16}) (.+)")
 
 Subject = tuple[str, str, str]  # (kind, its issuer or nothing, name)
 
@@ -39,13 +51,18 @@ class RevocationsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line. `until` is in epoch seconds; `at` and `note` are for people."""
+    """One line. `until` is in epoch seconds; `at` and `note` are for people.
+
+    `number` is when it was noted, in epoch milliseconds, 0 if nobody knows; the line has it only where
+    replicas tell each other.
+    """
 
     subject: Subject
     until: float = math.inf
     withdrawn: bool = False
     at: str | None = None
     note: str | None = None
+    number: int = 0
 
     @property
     def members(self) -> dict[str, object]:
@@ -63,6 +80,16 @@ class Record:
     @property
     def line(self) -> bytes:
         return json.dumps(self.members).encode() + b"\n"
+
+    @property
+    def told(self) -> bytes:
+        """As it is told to other replicas."""
+        return b"%d %s" % (self.number, self.line.rstrip())
+
+    @property
+    def place(self) -> str:
+        """Where all replicas keep what is the latest of its subject."""
+        return hashlib.blake2b("\0".join(self.subject).encode(), digest_size=16).hexdigest()
 
 
 Records = dict[Subject, Record]
@@ -82,6 +109,36 @@ def take(records: Records, record: Record) -> None:
     # Of two that revoke the same, the longer one holds: only a withdrawal gives anything back.
     elif record.subject not in records or records[record.subject].until < record.until:
         records[record.subject] = record
+
+
+def numbered(record: Record, wall: float) -> Record:
+    """A record out of a journal: it was noted when its `at` says, if the gateway wrote that."""
+    if record.at is None or not _AT.fullmatch(record.at):
+        return record
+    try:
+        at = dt.datetime.fromisoformat(record.at).timestamp()
+    except ValueError:
+        return record
+    return replace(record, number=int(1000 * min(max(at, 0), wall)))
+
+
+def latest(one: Record, other: Record) -> Record:
+    """What holds of two that were noted of one subject, by whatever replicas, whichever is heard first.
+
+    A withdrawal takes back what was noted before it; of two that revoke, the one that holds longer counts.
+    """
+    if one.withdrawn or other.withdrawn:
+        return max(one, other, key=lambda record: (record.number, not record.withdrawn, record.line))
+    longer = max(one, other, key=lambda record: (record.until, record.line))
+    return replace(longer, number=max(one.number, other.number))
+
+
+def heard(told: bytes, wall: float) -> Record:
+    """What another replica has told. Whoever can write to Redis can say so. Raises RevocationsError."""
+    found = _TOLD.fullmatch(told)
+    if found is None or int(found[1]) > 1000 * wall + MAX_AHEAD_MS:
+        raise RevocationsError(["expected the time at which it was noted, got something else"])
+    return replace(_read_record(found[2]), number=int(found[1]))
 
 
 def faults_in_file(path: Path) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 There are two sources, and what either of them revokes is revoked. The file is the operators': it is read
 again when it changes. The journal is the gateway's own: it is read at the start, and each record that the
-gateway takes is written to it before that is confirmed.
+gateway takes is written to it before that is confirmed. Where several replicas share what they note, each has
+all of it, and writes what it hears of to its own journal, if it has one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from typing import IO
@@ -25,12 +27,20 @@ from gateway.identity.records import (
     RevocationsError,
     Subject,
     checked,
+    heard,
     in_force,
+    latest,
+    numbered,
     parse,
     read,
     take,
     without_torn_end,
 )
+
+#: A withdrawal is remembered so long for replicas that were away.
+WITHDRAWN_S = 31 * 86_400
+#: By its place, what other replicas are told, and from when on (epoch seconds) that is over.
+Told = Mapping[str, tuple[bytes, float]]
 
 
 class Revocations:
@@ -57,8 +67,13 @@ class Revocations:
         self._filed: Records = {}
         self._journal = None if journal is None else _Journal(journal)
         self._noted: Records = {}
+        self._withdrawn: Records = {}
+        #: How other replicas are told of a record that was taken; whether they could be.
+        self.tell: Callable[[Told], Awaitable[bool]] | None = None
+        #: How many records of other replicas could not be taken.
+        self.foreign = 0
         self._turn = asyncio.Lock()
-        self._entering: set[asyncio.Task[None]] = set()
+        self._entering: set[asyncio.Task[bool | None]] = set()
         outcome = self.refresh()
         if isinstance(outcome, RevocationsError):
             raise outcome
@@ -128,35 +143,59 @@ class Revocations:
 
     # -- the gateway's journal ------------------------------------------------------------------------
 
-    async def record(self, said: Mapping[str, object]) -> None:
+    async def record(self, said: Mapping[str, object]) -> bool | None:
         """Takes a record. It is in effect and written down when this returns; `at` is added where missing.
 
-        Raises RevocationsError when the record is refused; nothing has changed then. Raises OSError when it
-        cannot be written down: then it is in effect until this gateway ends, unless it is a withdrawal.
+        Says whether other replicas could be told, None where there is nobody to `tell`. Raises
+        RevocationsError when the record is refused; nothing has changed then. Raises OSError when it cannot
+        be written down: then it is in effect until this gateway ends, unless it is a withdrawal.
         """
         entering = asyncio.create_task(self._enter(checked(said, self._wall())))
         self._entering.add(entering)
         entering.add_done_callback(self._entering.discard)
         # Whoever asked may leave; a record that is written but not in effect would come back as a surprise.
-        await asyncio.shield(entering)
+        return await asyncio.shield(entering)
 
-    async def _enter(self, record: Record) -> None:
+    async def _enter(self, record: Record) -> bool | None:
         async with self._turn:
             journal = self._prepared(record)
+            record = self._next(record)
             if not record.withdrawn:
                 self._take(record)
             try:
-                await asyncio.to_thread(self._write_down, journal, record)
+                await asyncio.to_thread(self._write_down, journal, [record])
             except OSError as error:
                 state = "is not taken back" if record.withdrawn else "is in effect until this gateway ends"
                 told = f"expected to write the record down, got: {error.strerror}; it {state}"
                 raise OSError(error.errno, told, str(journal.path)) from error
             if record.withdrawn:
                 self._take(record)
+        known = self._known(record.subject) or record
+        return None if self.tell is None else await self.tell(_told([known]))
+
+    def _next(self, record: Record) -> Record:
+        """A record with its number: later than all that is known of its subject, whatever the clock says."""
+        before = self._known(record.subject)
+        return replace(record, number=max(int(1000 * self._wall()), before.number + 1 if before else 0))
 
     def _take(self, record: Record) -> None:
         take(self._noted, record)
+        if record.withdrawn:
+            self._remember(record)
+        else:
+            self._withdrawn.pop(record.subject, None)
+            self._noted[record.subject] = replace(self._noted[record.subject], number=record.number)
         self._changed()
+
+    def _remember(self, record: Record) -> None:
+        """A withdrawal, for those who have not heard of it. Of too many the oldest are forgotten."""
+        self._withdrawn.pop(record.subject, None)
+        if len(self._withdrawn) >= MAX_RECORDS:
+            del self._withdrawn[next(iter(self._withdrawn))]
+        self._withdrawn[record.subject] = record
+
+    def _known(self, subject: Subject) -> Record | None:
+        return self._noted.get(subject) or self._withdrawn.get(subject)
 
     def _prepared(self, record: Record) -> _Journal:
         """The journal, if it can take this record. Raises RevocationsError."""
@@ -165,21 +204,78 @@ class Revocations:
         if record.withdrawn and not self._holds(self._noted, record.subject):
             where = "only the file has" if self._holds(self._filed, record.subject) else "nobody has"
             raise RevocationsError([f"withdrawn: expected what the journal revokes, got what {where}"])
-        if self._journal.is_full and len(self._after(record)) > MAX_RECORDS:
+        if not self._journal.has_room(1) and len(self._after([record])) > MAX_RECORDS:
             raise RevocationsError([f"expected at most {MAX_RECORDS} records in the journal, got one more"])
         return self._journal
 
-    def _write_down(self, journal: _Journal, record: Record) -> None:
-        if journal.is_full or not journal.path.exists():
-            journal.rewrite(entry.line for entry in self._after(record).values())
+    def _write_down(self, journal: _Journal, records: Sequence[Record]) -> None:
+        if not journal.has_room(len(records)) or not journal.path.exists():
+            journal.rewrite(entry.line for entry in self._after(records).values())
         else:
-            journal.append(record.line)
+            journal.append(b"".join(record.line for record in records))
 
-    def _after(self, record: Record) -> Records:
-        return in_force([*self._noted.values(), record], self._wall())
+    def _after(self, records: Sequence[Record]) -> Records:
+        return in_force([*self._noted.values(), *records], self._wall())
+
+    # -- what other replicas have noted ---------------------------------------------------------------
+
+    async def noted(self) -> Told:
+        """All that this replica could tell others, by its place."""
+        wall = self._wall()
+        records = [*self._noted.values(), *self._withdrawn.values()]
+        # To write so many lines can take a second.
+        return await asyncio.to_thread(lambda: _told(record for record in records if wall < _over(record)))
+
+    async def merge(self, told: Iterable[bytes]) -> Told:
+        """Takes what others have noted. Gives what of it this replica knows better.
+
+        It is in effect when this returns, also where it cannot be written down: others remember it.
+        """
+        async with self._turn:
+            if len(self._noted) >= MAX_RECORDS:
+                self._noted = in_force(self._noted.values(), self._wall())
+            pairs = [self._merged(theirs) for line in told if (theirs := self._heard(line)) is not None]
+            news = [found for _, found, is_new in pairs if is_new]
+            if news:
+                self._changed()
+                if self._journal is not None:
+                    with contextlib.suppress(OSError):
+                        await asyncio.to_thread(self._write_down, self._journal, news)
+            return _told(found for theirs, found, _ in pairs if found != theirs)
+
+    def _heard(self, told: bytes) -> Record | None:
+        """A record that still matters."""
+        wall = self._wall()
+        try:
+            record = heard(told, wall)
+        except RevocationsError:
+            self.foreign += 1
+            return None
+        return None if wall >= _over(record) else record
+
+    def _merged(self, theirs: Record) -> tuple[Record, Record, bool]:
+        """What was heard, what holds from now on, and whether that is new."""
+        ours = self._known(theirs.subject)
+        found = theirs if ours is None else latest(ours, theirs)
+        if ours is None and not found.withdrawn and len(self._noted) >= MAX_RECORDS:
+            self.foreign += 1
+            return theirs, theirs, False
+        if found != ours:
+            self._put(found)
+        return theirs, found, found != ours
+
+    def _put(self, record: Record) -> None:
+        if record.withdrawn:
+            self._noted.pop(record.subject, None)
+            self._remember(record)
+        else:
+            self._withdrawn.pop(record.subject, None)
+            self._noted[record.subject] = record
 
     def _open(self, journal: _Journal) -> None:
-        self._noted = in_force(parse(journal.open(), journal.path), self._wall())
+        wall = self._wall()
+        records = [numbered(record, wall) for record in parse(journal.open(), journal.path)]
+        self._noted = in_force(records, wall)
         notices = journal.notices
         if len(self._noted) * 2 < journal.lines:
             try:
@@ -198,9 +294,8 @@ class _Journal:
         self.notices: list[str] = []
         self._torn_at: int | None = None
 
-    @property
-    def is_full(self) -> bool:
-        return self.lines >= MAX_RECORDS
+    def has_room(self, lines: int) -> bool:
+        return self.lines + lines <= MAX_RECORDS
 
     def open(self) -> bytes:
         """All whole lines; makes the file where there is none. Raises RevocationsError."""
@@ -226,22 +321,22 @@ class _Journal:
             whole += b"\n"
         return whole
 
-    def append(self, line: bytes) -> None:
-        """One more line, on the disk when this returns. Raises OSError; the line is not there then."""
+    def append(self, lines: bytes) -> None:
+        """More lines, on the disk when this returns. Raises OSError; they are not there then."""
         with self.path.open("ab", buffering=0) as file:
             if self._torn_at is not None:
                 file.truncate(self._torn_at)
                 self._torn_at = None
             start = file.seek(0, os.SEEK_END)
             try:
-                _write(file, line)
+                _write(file, lines)
             except OSError:
-                # The next line must not begin in the middle of this one.
+                # The next line must not begin in the middle of these.
                 self._torn_at = start
                 with contextlib.suppress(OSError):
                     file.truncate(start)
                 raise
-        self.lines += 1
+        self.lines += lines.count(b"\n")
 
     def rewrite(self, lines: Iterable[bytes]) -> None:
         """These lines instead of all others, in one step. Raises OSError."""
@@ -259,8 +354,17 @@ class _Journal:
         self.lines, self._torn_at = len(kept), None
 
 
-def _write(file: FileIO, line: bytes) -> None:
-    if file.write(line) != len(line):  # and the rest would be refused
+def _told(records: Iterable[Record]) -> Told:
+    return {record.place: (record.told, _over(record)) for record in records}
+
+
+def _over(record: Record) -> float:
+    """From when on nobody needs to hear of it."""
+    return record.number / 1000 + WITHDRAWN_S if record.withdrawn else record.until
+
+
+def _write(file: FileIO, lines: bytes) -> None:
+    if file.write(lines) != len(lines):  # and the rest would be refused
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(file.fileno())
 

@@ -93,11 +93,33 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """How it is with Redis and the other replicas. `commands` is by (command, outcome), `failures` by kind.
+
+    `flights` is by role. `foreign` is what could not be read of what others have written.
+    """
+
+    up: bool = False
+    whole: bool = False
+    replicas: int = 1
+    commands: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+    flights: Mapping[str, int] = field(default_factory=dict)
+    silent_replicas: int = 0
+    missed_messages: int = 0
+    foreign: int = 0
+
+
+def _alone() -> Shared | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
 class Gauges:
     """What is looked up when somebody asks: keys by issuer, budgets by account, revocations in force.
 
     `kept` has, for each kind of memory, the bytes that are kept and how many may be; `breakers`, for each
-    account, whether its breaker is open.
+    account, whether its breaker is open. `shared` is None where nothing is.
     """
 
     flights: Callable[[], int] = int
@@ -108,6 +130,7 @@ class Gauges:
     kept: Callable[[], Mapping[str, tuple[int, int]]] = dict
     breakers: Callable[[], Mapping[str, bool]] = dict
     load: Callable[[], Load] = Load
+    shared: Callable[[], Shared | None] = _alone
 
 
 Kind = type[CounterMetricFamily] | type[GaugeMetricFamily] | type[HistogramMetricFamily]
@@ -222,6 +245,7 @@ class Metrics:
             *self._upstream(),
             *self._memory(),
             *self._load(),
+            *self._shared(),
             *self._configuration(),
             _counter("crashes", "Fetches and requests that failed inside the gateway", self.crashes),
         ]
@@ -363,6 +387,45 @@ class Metrics:
         yield _gauge("event_loop_lag_seconds", "How late the event loop is", load.lag_s)
         yield _counter("log_lines_lost", "Log lines that could not be written", load.log_lines_lost)
         yield _counter("clock_jumps", "Times that the wall clock was set", load.clock_jumps)
+
+    def _shared(self) -> Iterator[Family]:
+        shared = self.gauges.shared()
+        if shared is None:
+            return
+        yield _gauge("shared_up", "1 while Redis answers, else 0", shared.up)
+        yield _gauge("shared_whole", "1 while nothing is missing of what replicas say, else 0", shared.whole)
+        yield _gauge("shared_replicas", "Replicas that live, this one included", shared.replicas)
+        yield _counters(
+            "shared_commands",
+            "Commands for Redis, by whether somebody answered",
+            ("command", "outcome"),
+            shared.commands,
+        )
+        yield _counters(
+            "shared_failures",
+            "Commands that failed, by how they did",
+            ("kind",),
+            {(kind,): count for kind, count in shared.failures.items()},
+        )
+        yield _counters(
+            "shared_flights",
+            "Fetches that this replica wanted, by its part in them",
+            ("role",),
+            {(role,): count for role, count in shared.flights.items()},
+        )
+        yield _counter(
+            "shared_silent_replicas",
+            "Replicas that did not acknowledge a write in time",
+            shared.silent_replicas,
+        )
+        yield _counter(
+            "shared_missed_messages",
+            "Times that messages were missing, so that nothing kept was served any more",
+            shared.missed_messages,
+        )
+        yield _counter(
+            "shared_foreign", "Values and messages in Redis that could not be read", shared.foreign
+        )
 
     def _configuration(self) -> Iterator[Family]:
         reloads = self.gauges.reloads()

@@ -1,9 +1,9 @@
-"""Who used the gateway how much, by UTC day, as far back as this process remembers."""
+"""Who used the gateway how much, by UTC day, as far back as is remembered."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from gateway.core.limits import DAY_S
@@ -30,11 +30,12 @@ class Used:
 
 
 class Usage:
-    """The table. `wall` is epoch seconds."""
+    """The table: what was counted here, and what is known of others. `wall` is epoch seconds."""
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self.wall = wall
         self._days: dict[int, dict[str, Used]] = {}
+        self._elsewhere: dict[int, dict[str, Used]] = {}
 
     def today(self, client: str) -> Used:
         """The row to count on."""
@@ -53,13 +54,44 @@ class Usage:
             del self._days[next(iter(self._days))]
         return used
 
+    def counted(self, day: int) -> dict[str, int]:
+        """What was counted here on that epoch day, by `client/field`, but for what is 0."""
+        return {
+            f"{client}/{name}": count
+            for client, used in self._days.get(day, {}).items()
+            for name, count in asdict(used).items()
+            if count
+        }
+
+    def learn(self, day: int, elsewhere: Mapping[str, int]) -> None:
+        """Others have counted so much; what is known already is never taken back."""
+        if not elsewhere:
+            return
+        clients = self._elsewhere.setdefault(day, {})
+        for key, count in elsewhere.items():
+            client, _, name = key.partition("/")
+            # Another version of the gateway may count more.
+            if name in _FIELDS:
+                used = clients.setdefault(client, Used())
+                setattr(used, name, max(count, getattr(used, name)))
+        while len(self._elsewhere) > DAYS:
+            del self._elsewhere[min(self._elsewhere)]
+
     def table(self) -> list[dict[str, str | int]]:
         """A row a day (`YYYY-MM-DD`) and client, oldest first; ready for JSON."""
         return [
-            {"day": _date(day), "client": client, **asdict(used)}
-            for day, clients in sorted(self._days.items())
-            for client, used in sorted(clients.items())
+            {"day": _date(day), "client": client, **self._sum(day, client)}
+            for day in sorted({*self._days, *self._elsewhere})
+            for client in sorted({*self._days.get(day, ()), *self._elsewhere.get(day, ())})
         ]
+
+    def _sum(self, day: int, client: str) -> dict[str, int]:
+        rows = [asdict(days.get(day, {}).get(client, _NOTHING)) for days in (self._days, self._elsewhere)]
+        return {name: sum(row[name] for row in rows) for name in _FIELDS}
+
+
+_NOTHING = Used()
+_FIELDS = tuple(asdict(_NOTHING))
 
 
 def _date(day: int) -> str:

@@ -1,7 +1,8 @@
 """The limits of the clients of one process, counted.
 
 What is counted is kept by client and limit, so a change of policies forgets nothing; the names come from
-files, so it stays small. A request is charged to all of its limits or to none.
+files, so it stays small. A request is charged to all of its limits or to none. One of several replicas keeps
+to its share of rates and of requests in progress, and knows what others have used of daily quotas.
 
     client, resource → lane → its meters → what was used, shared by all lanes that meet the limit
 """
@@ -9,9 +10,10 @@ files, so it stays small. A request is charged to all of its limits or to none.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakSet
 
 from gateway.core.limits import (
     DAY_S,
@@ -25,10 +27,14 @@ from gateway.core.limits import (
     limit_lines,
     policy,
     rate_lines,
+    refunded,
     remaining,
+    scopes,
     service_limit,
+    share,
     taken,
     wait_s,
+    window_s,
 )
 from gateway.core.policy import Client
 
@@ -55,6 +61,34 @@ class _Count:
     used: int = 0
 
 
+@dataclass(slots=True)
+class _DayCount(_Count):
+    """`used` is by all; of that, `elsewhere` is what others used, as far as is known."""
+
+    elsewhere: int = 0
+
+
+class _Share:
+    """A replica's part of what the policies allow to all."""
+
+    def __init__(self, replicas: int) -> None:
+        self.replicas = replicas
+        self._rates: dict[Rate, Rate] = {}
+
+    def rate(self, whole: Rate) -> Rate:
+        """Equal ones are the same object, which lanes find out quickest."""
+        if self.replicas == 1:
+            return whole
+        part = self._rates.get(whole)
+        if part is None:
+            part = Rate(whole.per_s / self.replicas, share(whole.burst, self.replicas))
+            self._rates[whole] = part
+        return part
+
+    def many(self, whole: int) -> int:
+        return share(whole, self.replicas)
+
+
 class _Day:
     """What was used of the daily quotas.
 
@@ -64,21 +98,24 @@ class _Day:
     """
 
     def __init__(self) -> None:
-        self.counts: dict[_Key, _Count] = {}
+        self.counts: dict[_Key, _DayCount] = {}
         self.ends_in_s = 0.0  # as it was last seen
-        self._number = 0
+        self.number = 0
         self._since = -math.inf
 
     def see(self, now: float, wall: float) -> None:
         """The clocks have got so far: perhaps into a new day."""
         number = math.floor(wall / DAY_S)
-        if number > self._number or now - self._since >= DAY_S:
-            self._number = max(number, self._number + 1)
+        if number > self.number or now - self._since >= DAY_S:
+            self.number = max(number, self.number + 1)
             self._since = now
             for count in self.counts.values():
-                count.used = 0
+                count.used = count.elsewhere = 0
         # Written so that neither is ever 0, which would be no wait.
-        self.ends_in_s = min((self._number + 1) * DAY_S - wall, DAY_S - (now - self._since))
+        self.ends_in_s = min((self.number + 1) * DAY_S - wall, DAY_S - (now - self._since))
+
+    def count(self, client: str, limit: str) -> _DayCount:
+        return self.counts.setdefault((client, limit), _DayCount())
 
 
 # -- meters -------------------------------------------------------------------------------------------------
@@ -100,17 +137,31 @@ class _Meter(Protocol):
     def left(self, now: float, /, *, more: int) -> _Left:
         """What would be left after `more`, which is 1 or 0."""
 
+    def divide(self, part: _Share, now: float, /) -> None:
+        """Keep to another share of the limit from now on."""
+
 
 class _RateMeter:
-    __slots__ = ("_arrival", "_rate", "limit", "quota", "window_s")
+    __slots__ = ("_arrival", "_rate", "_whole", "limit", "quota", "window_s")
 
-    def __init__(self, limit: str, rate: Rate, arrival: _Arrival) -> None:
+    def __init__(self, limit: str, whole: Rate, part: _Share, arrival: _Arrival) -> None:
         self.limit = limit
-        self.quota = rate.burst
-        # 11 a minute are 11 in 60 s, also where floats make a little more of it.
-        self.window_s: int | None = max(1, math.ceil(rate.burst / rate.per_s - 1e-9))
-        self._rate = rate
+        self._whole = whole
         self._arrival = arrival
+        self._keep_to(part.rate(whole))
+
+    def _keep_to(self, rate: Rate) -> None:
+        self._rate = rate
+        self.quota = rate.burst
+        self.window_s: int | None = window_s(rate)
+
+    def divide(self, part: _Share, now: float, /) -> None:
+        arrival, before, after = self._arrival, self._rate, part.rate(self._whole)
+        # At once, not with the next request: until then it would come back at the rate of before. Another
+        # lane may have done it already, or have charged it under other limits.
+        if arrival.rate == before != after:
+            arrival.tat, arrival.rate = carried(arrival.tat, before, after, now), after
+        self._keep_to(after)
 
     def wait_s(self, now: float, /) -> float:
         return wait_s(self._tat(now), self._rate, now)
@@ -130,6 +181,12 @@ class _RateMeter:
         arrival.tat, left, more_in_s = taken(tat, rate, now)
         arrival.rate = rate
         return left, math.ceil(more_in_s)
+
+    def refund(self) -> None:
+        """Give one back that was charged."""
+        arrival = self._arrival
+        if arrival.rate is not None:
+            arrival.tat = refunded(arrival.tat, arrival.rate)
 
     def left(self, now: float, /, *, more: int) -> _Left:
         tat = self._tat(now)
@@ -164,14 +221,18 @@ class _DayMeter:
     def left(self, _: float, /, *, more: int) -> _Left:
         return max(0, self.quota - self._count.used - more), math.ceil(self._day.ends_in_s)
 
+    def divide(self, part: _Share, now: float, /) -> None:
+        """Nothing to do: all use one quota."""
+
 
 class _InFlightMeter:
-    __slots__ = ("_count", "limit", "quota", "window_s")
+    __slots__ = ("_count", "_whole", "limit", "quota", "window_s")
 
-    def __init__(self, limit: str, quota: int, count: _Count) -> None:
+    def __init__(self, limit: str, whole: int, part: _Share, count: _Count) -> None:
         self.limit = limit
-        self.quota = quota
+        self.quota = part.many(whole)
         self.window_s: int | None = None
+        self._whole = whole
         self._count = count
 
     def wait_s(self, _: float, /) -> float:
@@ -183,6 +244,9 @@ class _InFlightMeter:
 
     def left(self, _: float, /, *, more: int) -> _Left:
         return max(0, self.quota - self._count.used - more), None
+
+    def divide(self, part: _Share, _: float, /) -> None:
+        self.quota = part.many(self._whole)
 
     def leave(self) -> None:
         if not self._count.used:
@@ -197,24 +261,44 @@ class Lane:
     """What the requests of a client for one resource are charged to, under `limits`.
 
     `now` is monotonic, `wall` epoch seconds. A change of limits makes another lane; this one still counts,
-    under the limits that it has.
+    under the limits that it has, and the replica's share of them.
     """
 
-    __slots__ = ("_day", "_fetches", "_in_flight", "_lines", "_only", "_policies", "_requests", "limits")
+    __slots__ = (
+        "__weakref__",
+        "_day",
+        "_fetches",
+        "_in_flight",
+        "_lines",
+        "_only",
+        "_policies",
+        "_requests",
+        "limits",
+    )
 
     def __init__(
-        self, limits: Limits, requests: Sequence[_Meter], fetches: Sequence[_Meter], day: _Day | None
+        self, limits: Limits, requests: Sequence[_Meter], fetches: Sequence[_RateMeter], day: _Day | None
     ) -> None:
         self.limits = limits
         self._requests = tuple(requests)
         self._fetches = tuple(fetches)
         self._day = day
         self._in_flight = tuple(meter for meter in requests if isinstance(meter, _InFlightMeter))
-        self._policies = ", ".join(policy(meter.limit, meter.quota, meter.window_s) for meter in requests)
         # What most clients have is a rate and nothing else.
         only = requests[0] if len(requests) == 1 else None
         self._only = only if isinstance(only, _RateMeter) else None
+        self._write_policies()
+
+    def _write_policies(self) -> None:
+        meters = self._requests
+        self._policies = ", ".join(policy(meter.limit, meter.quota, meter.window_s) for meter in meters)
         self._lines = b"" if self._only is None else rate_lines(self._policies, self._only.limit)
+
+    def divide(self, part: _Share, now: float) -> None:
+        """Keep to another share of the limits from now on; nothing is given for that."""
+        for meter in (*self._requests, *self._fetches):
+            meter.divide(part, now)
+        self._write_policies()
 
     def hit(self, now: float, wall: float) -> bytes | None:
         """Charge a request that ends at once, and tell as `Standing.lines` does how the client stands.
@@ -259,6 +343,11 @@ class Lane:
     def fetch(self, now: float, wall: float) -> Standing | None:
         """Charge a fetch; or, if that violates a limit, charge nothing and say how the client stands."""
         return self._fetch(now, wall, charge=True)
+
+    def refund(self) -> None:
+        """A fetch that was charged asked nobody after all."""
+        for meter in self._fetches:
+            meter.refund()
 
     def peek_fetch(self, now: float, wall: float) -> Standing | None:
         """What `fetch` would say."""
@@ -306,7 +395,10 @@ def _told(meter: _Meter, left: _Left) -> Left:
 
 
 class MemoryLimiter:
-    """Limits within this process. `now` is monotonic, `wall` epoch seconds."""
+    """Limits within this process, which is one of so many replicas.
+
+    `now` is monotonic, `wall` epoch seconds.
+    """
 
     def __init__(self, now: Callable[[], float], wall: Callable[[], float]) -> None:
         self._now = now
@@ -315,6 +407,9 @@ class MemoryLimiter:
         self._in_flight: dict[_Key, _Count] = {}
         self._day = _Day()
         self._lanes: dict[tuple[str, str | None], Lane] = {}
+        #: Others hold lanes too, older ones among them.
+        self._laid: WeakSet[Lane] = WeakSet()
+        self._share = _Share(1)
 
     def lane(self, client: Client, resource: str | None) -> Lane:
         """What requests of the client, under its limits of now, are charged to.
@@ -323,7 +418,7 @@ class MemoryLimiter:
         """
         lane = self._lanes.get((client.name, resource))
         if lane is None or lane.limits is not client.limits:
-            lane = self._lanes[client.name, resource] = self._laid(client, resource)
+            lane = self._lanes[client.name, resource] = self._lay(client, resource)
         return lane
 
     async def enter(self, client: Client, resource: str | None) -> Standing:
@@ -341,7 +436,11 @@ class MemoryLimiter:
         """Charge a fetch; or, if that violates a limit, charge nothing and say how the client stands."""
         return self.lane(client, resource).fetch(self._now(), self._wall())
 
-    def peek(self, client: Client, resource: str | None) -> Standing:
+    def refund(self, client: Client, resource: str) -> None:
+        """A fetch that was charged asked nobody after all; `client` is the very value it was charged to."""
+        self.lane(client, resource).refund()
+
+    async def peek(self, client: Client, resource: str | None) -> Standing:
         """What `enter` would say."""
         return self.lane(client, resource).peek(self._now(), self._wall())
 
@@ -349,31 +448,67 @@ class MemoryLimiter:
         """What `fetch` would say."""
         return self.lane(client, resource).peek_fetch(self._now(), self._wall())
 
-    def _laid(self, client: Client, resource: str | None) -> Lane:
+    # -- with other replicas ------------------------------------------------------------------------------
+
+    def divide(self, replicas: int) -> None:
+        """Keep to the share of one of so many, in all lanes at once."""
+        if replicas != self._share.replicas:
+            self._share = _Share(replicas)
+            for lane in self._laid:
+                lane.divide(self._share, self._now())
+
+    def counted(self, day: int) -> Mapping[str, int]:
+        """What was charged here to the daily quotas of that epoch day, by `client/limit`."""
+        counts = self._day.counts if self._is_today(day) else {}
+        return {"/".join(key): count.used - count.elsewhere for key, count in counts.items()}
+
+    def learn(self, day: int, elsewhere: Mapping[str, int]) -> None:
+        """Other replicas have charged so much; what is known already is never taken back on that day."""
+        if self._is_today(day):
+            for name, used in elsewhere.items():
+                count = self._day.count(*_key(name))
+                more = max(0, used - count.elsewhere)
+                count.elsewhere += more
+                count.used += more
+
+    def recount(self, client: str, limit: str, used: int) -> None:
+        """Of today's quota so much is used, as somebody knows who counts for all."""
+        self._day.see(self._now(), self._wall())
+        count = self._day.count(client, limit)
+        count.elsewhere += used - count.used
+        count.used = used
+
+    def _is_today(self, day: int) -> bool:
+        self._day.see(self._now(), self._wall())
+        return day == self._day.number
+
+    # -- laying -------------------------------------------------------------------------------------------
+
+    def _lay(self, client: Client, resource: str | None) -> Lane:
         requests: list[_Meter] = []
-        fetches: list[_Meter] = []
+        fetches: list[_RateMeter] = []
         day = None
-        for prefix, limits in _scopes(client, resource):
+        for prefix, limits in scopes(client.limits, resource):
             if limits.requests is not None:
                 requests.append(self._rate(client.name, f"{prefix}requests", limits.requests))
             if limits.requests_per_day is not None:
                 day, limit = self._day, f"{prefix}requests-per-day"
-                count = day.counts.setdefault((client.name, limit), _Count())
+                count = day.count(client.name, limit)
                 requests.append(_DayMeter(limit, limits.requests_per_day, count, day))
             if limits.in_flight is not None:
                 limit = f"{prefix}in-flight"
-                count = self._in_flight.setdefault((client.name, limit), _Count())
-                requests.append(_InFlightMeter(limit, limits.in_flight, count))
+                inside = self._in_flight.setdefault((client.name, limit), _Count())
+                requests.append(_InFlightMeter(limit, limits.in_flight, self._share, inside))
             if limits.fetches is not None:
                 fetches.append(self._rate(client.name, f"{prefix}fetches", limits.fetches))
-        return Lane(client.limits, requests, fetches, day)
+        lane = Lane(client.limits, requests, fetches, day)
+        self._laid.add(lane)
+        return lane
 
     def _rate(self, client: str, limit: str, rate: Rate) -> _RateMeter:
-        return _RateMeter(limit, rate, self._arrivals.setdefault((client, limit), _Arrival()))
+        return _RateMeter(limit, rate, self._share, self._arrivals.setdefault((client, limit), _Arrival()))
 
 
-def _scopes(client: Client, resource: str | None) -> Iterator[tuple[str, Limits]]:
-    """The client's limits and those for the resource, each with what stands before their names."""
-    yield "", client.limits
-    if resource is not None and resource in client.limits.resources:
-        yield f"{resource}.", client.limits.resources[resource]
+def _key(name: str) -> _Key:
+    client, _, limit = name.partition("/")
+    return client, limit

@@ -66,6 +66,7 @@ class MemoryStore:
         self._views = views
         self._entries: Shares[Key, _Kept] = Shares(max_bytes, _Kept.disarm)
         self._generations = [0] * GENERATIONS
+        self._raised = 0
         self._contacts: Shares[Chat, Contact] = Shares(CONTACTS)
         #: What stands armed, by the counters of the chats.
         self._armed: defaultdict[int, list[Place]] = defaultdict(list)
@@ -100,7 +101,15 @@ class MemoryStore:
         return ENTRY_OVERHEAD_BYTES + len(path) + len(query) + body + views
 
     def generation(self, chat: Chat) -> int:
-        return self._generations[_index(chat)]
+        return self._raised + self._generations[_index(chat)]
+
+    def raise_all(self) -> None:
+        """Any chat may have been written to."""
+        self._raised += 1
+        for places in self._armed.values():
+            for place in places:
+                place.armed = None
+        self._armed.clear()
 
     def raise_generation(self, chat: Chat) -> None:
         self._generations[_index(chat)] += 1

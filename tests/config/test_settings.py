@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_network
@@ -17,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from gateway.config.addresses import Address, RedisPlace
 from gateway.config.load import Loaded, load
 from gateway.config.settings import (
     AT_START,
-    Address,
     Budget,
     Cache,
     Cors,
@@ -32,6 +33,7 @@ from gateway.config.settings import (
     Revocations,
     Settings,
     needs_restart,
+    sealing_key,
 )
 from gateway.core.messages import Representation
 
@@ -58,7 +60,7 @@ def minimal() -> dict[str, object]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("app-key", "ca.pem", "jwks.json", "secret", "server.key", "server.pem"):
+    for name in ("app-key", "ca.pem", "encryption-key", "jwks.json", "secret", "server.key", "server.pem"):
         (tmp_path / name).write_bytes((HERE / "good" / name).read_bytes())
     return tmp_path
 
@@ -169,6 +171,23 @@ def test_every_setting_of_the_good_file_arrives() -> None:
     assert settings.overload == Overload(max_requests=1000, lag_ms=50)
     assert settings.cache == Cache(max_bytes=1048576)
     assert settings.memory == Memory(tokens_bytes=2097152, grants_bytes=4194304)
+    assert settings.redis_url == RedisPlace(
+        True, (Address("sentinel-1.example", 26379), Address("::1", 26380)), "mymaster", 3
+    )
+    assert settings.redis.model_dump() == {
+        "username": "gateway",
+        "password_file": folder / "redis-password",
+        "sentinel_username": "asker",
+        "sentinel_password_file": folder / "sentinel-password",
+        "ca_file": folder / "ca.pem",
+        "certificate_file": folder / "server.pem",
+        "key_file": folder / "server.key",
+        "prefix": "live.chat",
+        "encryption_key_file": folder / "encryption-key",
+        "deadline_ms": 60,
+        "lease_ms": 2000,
+        "exact_limits_alone": "deny",
+    }
     assert settings.short_cut is False
     assert settings.max_body_bytes == 4096
     assert settings.default_representation is Representation.XML
@@ -552,6 +571,86 @@ def test_the_journal_is_not_the_file_of_the_operators(folder: Path) -> None:
     assert (mistake.key, mistake.got) == ("revocations.journal", "the same")
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("redis://redis.example", RedisPlace(False, (Address("redis.example", 6379),), None, 0)),
+        ("redis://redis.example/", RedisPlace(False, (Address("redis.example", 6379),), None, 0)),
+        ("rediss://[::1]:6380/15", RedisPlace(True, (Address("::1", 6380),), None, 15)),
+        (
+            "redis+sentinel://one.example/my.master",
+            RedisPlace(False, (Address("one.example", 26379),), "my.master", 0),
+        ),
+        (
+            "rediss+sentinel://one.example:1,two.example/m/2",
+            RedisPlace(True, (Address("one.example", 1), Address("two.example", 26379)), "m", 2),
+        ),
+    ],
+)
+def test_where_redis_is(folder: Path, text: str, place: RedisPlace) -> None:
+    assert settings_with(folder, redis_url=text).redis_url == place
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "redis.example:6379", "redis:", "redis://", "redis:///0", "unix:///redis", "REDIS://a", 6379),
+        *("redis://a:0", "redis://a:99999", "redis://a:", "redis://a,b", "redis://a,", "redis://a b"),
+        *("redis://a/b", "redis://a/0/1", "redis://a/1000", "redis://a/-1", "redis://a/0?b=c", "redis://a#b"),
+        *(
+            "redis://a\n",
+            "redis://user@a",
+            "redis://:word@a",
+            "http://a",
+            "redis+tls://a",
+            "redis+sentinel://",
+        ),
+        *("redis+sentinel://a", "redis+sentinel://a/", "redis+sentinel://a//0", "redis+sentinel://a/m/0/1"),
+        *("redis+sentinel://a,,b/m", "redis+sentinel://a/m m", "redis+sentinel:///m", ["redis://a"], True),
+    ],
+)
+def test_where_redis_cannot_be(folder: Path, text: object) -> None:
+    (mistake,) = loaded_with(folder, redis_url=text).mistakes
+    assert mistake.key == "redis_url"
+
+
+def test_shared_state_needs_its_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    (mistake,) = loaded_with(folder, redis_url="redis://redis.example").mistakes
+    assert str(mistake) == (
+        "gateway.yaml:1: redis_url: expected the extra `redis` to be installed"
+        " (pip install 'chat-gateway[redis]'), got none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (b"QUJD" * 10 + b"QUI=", None),
+        (b"QUJD" * 10 + b"QUI=\r\n", None),
+        (b"QUJD" * 10, "one with something else"),
+        (b"QUJD" * 11, "one with something else"),
+        (b"QUJD" * 5 + b"\n" + b"QUJD" * 5 + b"QUI=", "one with something else"),
+        (b"-_JD" * 10 + b"QUI=", "one with something else"),
+        (b"ab" * 32, "one with something else"),
+        (b"\xff" * 32, "one with something else"),
+        (b"", "an empty one"),
+        (b"\n", "an empty one"),
+        (b"Q" * 10_001, "more than 10000 bytes"),
+        (None, "something that is no file"),
+    ],
+)
+def test_keys_that_seal_entries(folder: Path, content: bytes | None, got: str | None) -> None:
+    if content is None:
+        os.mkfifo(folder / "seal")
+    else:
+        (folder / "seal").write_bytes(content)
+    loaded = loaded_with(folder, redis_url="redis://redis.example", redis={"encryption_key_file": "seal"})
+    assert [mistake.got for mistake in loaded.mistakes] == ([] if got is None else [got])
+    if got is None:
+        assert sealing_key(folder / "seal") == b"ABC" * 10 + b"AB"
+
+
 def test_an_account_has_its_own_budget_or_the_common_one(folder: Path) -> None:
     row = {"upstream": "https://upstream.example", "app_key_file": "app-key"}
     accounts = {"1": row, "2": {**row, "budget": {"burst": 7}}}
@@ -574,6 +673,8 @@ CHANGES: dict[str, object] = {
     "upstream.proxy": "http://egress.example:3128",
     "cache": {"max_bytes": 2_000_000},
     "memory": {"grants_bytes": 2_000_000},
+    "redis_url": "redis://redis.example",
+    "redis": {"lease_ms": 2_000},
     "short_cut": False,
     "drain_delay_s": 7,
     "drain_s": 7,
@@ -589,7 +690,10 @@ def test_each_setting_that_is_read_at_the_start_is_changed_below() -> None:
 def test_a_change_of_what_is_read_at_the_start_is_named(folder: Path, name: str) -> None:
     section, _, inner = name.partition(".")
     value = {inner: CHANGES[name]} if inner else CHANGES[name]
-    assert needs_restart(settings_with(folder), settings_with(folder, **{section: value})) == (name,)
+    # What is said about Redis does nothing by itself, and is warned of.
+    changed = loaded_with(folder, **{section: value}).settings
+    assert changed is not None
+    assert needs_restart(settings_with(folder), changed) == (name,)
 
 
 def test_several_changes_are_all_named(folder: Path) -> None:
@@ -694,6 +798,14 @@ PLACES = st.sampled_from(
         {"admin": {"token": CANARY}},
         {"admin": CANARY},
         {"upstream": CANARY},
+        {"redis_url": f"redis://:{CANARY}@redis.example"},
+        {"redis_url": f"rediss+sentinel://a:{CANARY}@redis.example/m"},
+        {"redis_url": f"redis://redis.example?password={CANARY}"},
+        {"redis": CANARY},
+        {"redis": {"password": CANARY}},
+        {"redis": {"password_file": CANARY}},
+        {"redis": {"sentinel_password_file": CANARY}},
+        {"redis": {"encryption_key_file": CANARY}},
     ]
 )
 

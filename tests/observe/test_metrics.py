@@ -24,6 +24,7 @@ from gateway.observe.metrics import (
     Load,
     Metrics,
     Reloads,
+    Shared,
 )
 from tests.observe.trips import FAILED, OF_CHAT, SHADOW, Desk, delivered, refused
 
@@ -55,6 +56,17 @@ GAUGES = Gauges(
     kept=lambda: {"entries": (10, 20), "tokens": (30, 40)},
     breakers=lambda: {"123": True, "456": False},
     load=lambda: Load(11, 12, 0.25, 13, 14),
+    shared=lambda: Shared(
+        up=True,
+        whole=False,
+        replicas=4,
+        commands={("look", "ok"): 21, ("look", "none"): 22},
+        failures={"timeout": 23},
+        flights={"led": 24, "followed": 25},
+        silent_replicas=26,
+        missed_messages=27,
+        foreign=28,
+    ),
 )
 
 
@@ -112,6 +124,16 @@ def test_alerts_ask_for_families_that_exist() -> None:
         ('kept_bytes_limit{kind="entries"}', 20),
         ('kept_bytes{kind="tokens"}', 30),
         ('kept_bytes_limit{kind="grants"}', None),
+        ("shared_up", 1),
+        ("shared_whole", 0),
+        ("shared_replicas", 4),
+        ('shared_commands_total{command="look",outcome="ok"}', 21),
+        ('shared_commands_total{command="look",outcome="none"}', 22),
+        ('shared_failures_total{kind="timeout"}', 23),
+        ('shared_flights_total{role="followed"}', 25),
+        ("shared_silent_replicas_total", 26),
+        ("shared_missed_messages_total", 27),
+        ("shared_foreign_total", 28),
     ],
 )
 def test_gauges_are_looked_up(sample: str, value: float | None) -> None:
@@ -123,6 +145,10 @@ def test_a_new_process_has_zeros() -> None:
     text = Metrics().exposition().decode()
     assert "chat_gateway_crashes_total 0.0" in text
     assert "chat_gateway_flights 0.0" in text
+
+
+def test_who_shares_nothing_has_nothing_to_say_of_it() -> None:
+    assert "chat_gateway_shared" not in Metrics().exposition().decode()
 
 
 def test_a_label_is_escaped() -> None:

@@ -67,6 +67,48 @@ def test_the_oldest_day_goes_first() -> None:
     assert (len(days), days[0], days[-1]) == (DAYS, "2026-11-23", "2026-12-23")
 
 
+# -- of several replicas -----------------------------------------------------------------------------------
+
+TODAY = int(MIDNIGHT // DAY_S)
+
+
+def test_what_others_counted_is_added() -> None:
+    it = Calendar()
+    row = it.usage.today("bff")
+    row.requests += 2
+    it.usage.learn(TODAY, {"bff/requests": 5, "bff/bytes_sent": 9, "partner/fetches": 1})
+    it.usage.learn(TODAY - 1, {"bff/requests": 1})
+    # The row is still counted on, and what is known is not taken back.
+    row.requests += 1
+    it.usage.learn(TODAY, {"bff/requests": 4})
+    assert it.rows() == [("2026-11-21", "bff", 1), ("2026-11-22", "bff", 8), ("2026-11-22", "partner", 0)]
+    assert [(row["bytes_sent"], row["fetches"]) for row in it.usage.table()[1:]] == [(9, 0), (0, 1)]
+
+
+def test_what_was_counted_here_is_told_without_what_others_counted() -> None:
+    it = Calendar()
+    it.usage.today("bff").requests += 2
+    it.usage.today("-").refused += 1
+    it.usage.learn(TODAY, {"bff/requests": 5})
+    assert it.usage.counted(TODAY) == {"bff/requests": 2, "-/refused": 1}
+    assert it.usage.counted(TODAY - 1) == {}
+
+
+@pytest.mark.parametrize("name", ["bff/sausages", "bff", "", "bff/requests/more", "bff/__class__"])
+def test_what_is_no_field_is_not_learned(name: str) -> None:
+    it = Calendar()
+    it.usage.learn(TODAY, {name: 5})
+    assert it.rows() == []
+
+
+def test_of_others_too_only_the_last_days_are_remembered() -> None:
+    it = Calendar()
+    for day in range(TODAY, TODAY + DAYS + 5):
+        it.usage.learn(day, {"bff/requests": 1})
+    assert len(it.rows()) == DAYS
+    assert it.rows()[-1][0] == "2026-12-27"
+
+
 def test_each_field_is_documented_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \|", page.split("\n## Usage\n")[1], re.MULTILINE)

@@ -261,6 +261,7 @@ def test_everything_that_is_written_arrives(tmp_path: Path) -> None:
                     "events": Limits(Rate(0.5, 1), 500, Rate(2, 2), 1),
                     "info": Limits(in_flight=2),
                 },
+                exact=True,
             ),
             priority=Priority.HIGH,
             visitor_ip=VisitorIp.REQUIRE,

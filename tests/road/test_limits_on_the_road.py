@@ -56,11 +56,9 @@ def client_of(world: Simulation, name: str = "bff") -> Client:
 
 def used(world: Simulation, name: str = "bff") -> int:
     """How much of its day a client has used."""
-    [left] = (
-        left
-        for left in world.limiter.peek(client_of(world, name), None).left
-        if left.limit == "requests-per-day"
-    )
+    lane = world.limiter.lane(client_of(world, name), None)
+    standing = lane.peek(world.clock.now(), world.clock.wall())
+    [left] = (left for left in standing.left if left.limit == "requests-per-day")
     # A peek shows how it would be after one more.
     return left.quota - left.remaining - 1
 
@@ -382,7 +380,7 @@ async def _too_many_fetches(world: Simulation, chat: str) -> Reply:
 async def test_what_has_ended_is_no_longer_in_flight(act: Act) -> None:
     world = limited(replace(ONE_AT_A_TIME, fetches=Rate(NEVER, 1)))
     await act(world, world.chat())
-    assert not world.limiter.peek(client_of(world), "info").violated
+    assert not (await world.limiter.peek(client_of(world), "info")).violated
 
 
 @pytest.mark.parametrize("name", ["a miss", "a read that is forwarded", "a write"])
@@ -398,11 +396,11 @@ async def test_who_leaves_is_no_longer_in_flight(name: str, pace: Pace | None) -
         asking = asyncio.ensure_future(FETCHES[name][2](world, chat))
         for _ in range(steps):
             await asyncio.sleep(0)
-        assert world.limiter.peek(client_of(world), "info").violated or steps == 0
+        assert (await world.limiter.peek(client_of(world), "info")).violated or steps == 0
         asking.cancel()
         await asyncio.wait([asking])
         assert asking.cancelled()
-        assert not world.limiter.peek(client_of(world), "info").violated
+        assert not (await world.limiter.peek(client_of(world), "info")).violated
         await world.settle()
 
 

@@ -1,225 +1,33 @@
-"""What the road may expect of a limiter: nobody gets more than the limits say, or is told otherwise."""
+"""The limits of one process, alone and as one of several replicas: the contract, days, and lanes."""
 
 from __future__ import annotations
 
-import abc
 import asyncio
-import itertools
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.limits import DAY_S, UNCOUNTED, UNLIMITED, Left, Limits, Rate, Standing
+from gateway.core.limits import DAY_S, UNLIMITED, Left, Limits, Rate
 from gateway.core.policy import Client
 from gateway.ports import Limiter
 from gateway.stores.limits import Lane, MemoryLimiter
-
-#: 2026-11-03 at 12:00 UTC, in epoch seconds.
-NOON = 20_760 * DAY_S + DAY_S // 2
-
-
-@dataclass(slots=True)
-class HandClocks:
-    """Monotonic and epoch seconds that pass when told, together or not."""
-
-    at: float = 1000.0
-    wall_at: float = NOON
-
-    def now(self) -> float:
-        return self.at
-
-    def wall(self) -> float:
-        return self.wall_at
-
-    def sleep(self, seconds: float) -> None:
-        self.at += seconds
-        self.wall_at += seconds
-
-
-def client(limits: Limits, name: str = "partner") -> Client:
-    return Client(name, (), None, ("chat:read",), limits=limits)
-
-
-async def admitted(limiter: Limiter, who: Client, resource: str | None, times: int) -> int:
-    """How many of so many requests at this instant are let in; they stay."""
-    standings = await asyncio.gather(*(limiter.enter(who, resource) for _ in range(times)))
-    return sum(not standing.violated for standing in standings)
-
-
-def remaining(standing: Standing) -> dict[str, int]:
-    return {left.limit: left.remaining for left in standing.left}
-
-
-ONE_A_MINUTE = Rate(1 / 60, 30)
-
-rates = st.builds(Rate, st.sampled_from([0.1, 1.0, 20.0]), st.integers(1, 6))
-some_limits = st.builds(
-    Limits,
-    requests=st.none() | rates,
-    requests_per_day=st.none() | st.integers(1, 9),
-    fetches=st.none() | rates,
-    in_flight=st.none() | st.integers(1, 6),
-)
-limits_with_info = st.builds(
-    lambda own, info: replace(own, resources={"info": info}), some_limits, some_limits
+from tests.stores.limiter_contract import (
+    NOON,
+    HandClocks,
+    LimiterContract,
+    admitted,
+    client,
+    limits_with_info,
+    remaining,
 )
 
 
-class LimiterContract(abc.ABC):
-    """For every implementation of the port `Limiter`."""
-
-    @abc.abstractmethod
-    def make(self, clocks: HandClocks) -> Limiter: ...
-
-    def given_limiter(self, story: Callable[[Limiter, HandClocks], Awaitable[None]]) -> None:
-        async def told() -> None:
-            clocks = HandClocks()
-            await story(self.make(clocks), clocks)
-
-        asyncio.run(told())
-
-    def test_who_has_no_limits_is_not_counted(self) -> None:
-        async def story(limiter: Limiter, _: HandClocks) -> None:
-            who = client(UNLIMITED)
-            assert await limiter.enter(who, "info") is UNCOUNTED
-            assert limiter.peek(who, None) is UNCOUNTED
-            assert limiter.fetch(who, "info") is None
-            assert limiter.peek_fetch(who, "info") is None
-            limiter.leave(who, "info")
-
-        self.given_limiter(story)
-
-    @pytest.mark.parametrize("resource", ["info", "events", None])
-    @pytest.mark.parametrize(
-        "limits",
-        [Limits(in_flight=30), Limits(requests=ONE_A_MINUTE), Limits(requests_per_day=30)],
-        ids=["in-flight", "requests", "requests-per-day"],
-    )
-    def test_of_sixty_at_once_exactly_thirty_get_in(self, limits: Limits, resource: str | None) -> None:
-        async def story(limiter: Limiter, _: HandClocks) -> None:
-            assert await admitted(limiter, client(limits), resource, 60) == 30
-            assert await admitted(limiter, client(limits, name="other"), resource, 60) == 30
-            limited = client(Limits(resources={"info": limits}), name="third")
-            assert await admitted(limiter, limited, resource, 60) == (30 if resource == "info" else 60)
-
-        self.given_limiter(story)
-
-    def test_a_standing_says_what_is_left(self) -> None:
-        limits = Limits(Rate(20, 40), 100, Rate(1, 1), 3, {"info": Limits(Rate(0.25, 2), None, None, 2)})
-
-        async def story(limiter: Limiter, _: HandClocks) -> None:
-            expected = Standing(
-                (
-                    Left("requests", 40, 39, 2, 1),
-                    Left("requests-per-day", 100, 99, DAY_S, DAY_S // 2),
-                    Left("in-flight", 3, 2),
-                    Left("info.requests", 2, 1, 8, 4),
-                    Left("info.in-flight", 2, 1),
-                )
-            )
-            assert limiter.peek(client(limits), "info") == expected
-            assert await limiter.enter(client(limits), "info") == expected
-            assert remaining(await limiter.enter(client(limits), "events")) == {
-                "requests": 38,
-                "requests-per-day": 98,
-                "in-flight": 1,
-            }
-
-        self.given_limiter(story)
-
-    def test_a_violation_names_every_limit_that_is_used_up_and_the_longest_wait(self) -> None:
-        limits = Limits(
-            Rate(20, 1), None, None, 1, {"info": Limits(Rate(0.25, 1)), "events": Limits(Rate(1, 9))}
-        )
-
-        async def story(limiter: Limiter, clocks: HandClocks) -> None:
-            who = client(limits)
-            assert not (await limiter.enter(who, "info")).violated
-            standing = await limiter.enter(who, "info")
-            assert standing.violated == ("requests", "in-flight", "info.requests")
-            assert standing.retry_after_s == 4.0
-            assert set(remaining(standing).values()) == {0}
-            assert (await limiter.enter(who, "events")).violated == ("requests", "in-flight")
-            limiter.leave(who, "info")
-            clocks.sleep(0.06)
-            assert (await limiter.enter(who, "info")).violated == ("info.requests",)
-            assert not (await limiter.enter(who, "events")).violated
-
-        self.given_limiter(story)
-
-    def test_requests_in_flight_are_counted_from_entering_to_leaving(self) -> None:
-        who = client(Limits(in_flight=2, resources={"info": Limits(in_flight=1)}))
-
-        async def story(limiter: Limiter, _: HandClocks) -> None:
-            assert await admitted(limiter, who, "info", 9) == 1
-            assert await admitted(limiter, who, "events", 9) == 1
-            standing = await limiter.enter(who, None)
-            assert (standing.violated, standing.retry_after_s) == (("in-flight",), 1.0)
-            limiter.leave(who, "info")
-            assert await admitted(limiter, who, "info", 9) == 1
-            limiter.leave(who, "events")
-            assert (await limiter.enter(who, "info")).violated == ("info.in-flight",)
-            limiter.leave(who, "info")
-            assert remaining(limiter.peek(who, "info")) == {"in-flight": 1, "info.in-flight": 0}
-
-        self.given_limiter(story)
-
-    def test_a_change_of_limits_forgets_no_one_who_is_in(self) -> None:
-        async def story(limiter: Limiter, _: HandClocks) -> None:
-            old, new = client(Limits(in_flight=3)), client(Limits(in_flight=2))
-            assert await admitted(limiter, old, None, 3) == 3
-            assert await admitted(limiter, new, None, 1) == 0
-            limiter.leave(old, None)
-            limiter.leave(old, None)
-            assert await admitted(limiter, new, None, 9) == 1
-            # One that entered while there was no limit was never counted.
-            limiter.leave(client(UNLIMITED), None)
-            assert await admitted(limiter, new, None, 1) == 0
-
-        self.given_limiter(story)
-
-    def test_a_change_of_limits_leaves_what_was_left(self) -> None:
-        slow, fast = client(Limits(ONE_A_MINUTE)), client(Limits(Rate(10, 5)))
-
-        async def story(limiter: Limiter, clocks: HandClocks) -> None:
-            assert await admitted(limiter, slow, None, 28) == 28
-            assert await admitted(limiter, fast, None, 9) == 2
-            assert limiter.peek(fast, None).retry_after_s == pytest.approx(0.1, abs=1e-6)
-            assert limiter.peek(slow, None).retry_after_s == pytest.approx(60, abs=1e-6)
-            clocks.sleep(0.35)
-            assert await admitted(limiter, fast, None, 1) == 1
-            assert await admitted(limiter, slow, None, 9) == 2
-
-        self.given_limiter(story)
-
-    def test_fetches_have_limits_of_their_own(self) -> None:
-        who = client(Limits(Rate(1, 9), None, Rate(0.5, 3), None, {"info": Limits(fetches=Rate(0.25, 1))}))
-
-        async def story(limiter: Limiter, clocks: HandClocks) -> None:
-            await limiter.enter(who, "info")
-            assert limiter.fetch(who, "info") is None
-            standing = limiter.fetch(who, "info")
-            assert standing is not None
-            assert limiter.peek_fetch(who, "info") == standing
-            assert standing.violated == ("info.fetches",)
-            assert standing.retry_after_s == 4.0
-            assert standing.left == (Left("requests", 9, 8, 9, 1), Left("info.fetches", 1, 0, 4, 4))
-            # Two are left in all: what was refused was charged to neither.
-            for _ in range(2):
-                assert limiter.peek_fetch(who, "events") is None
-                assert limiter.fetch(who, "events") is None
-            standing = limiter.fetch(who, "info")
-            assert standing is not None
-            assert standing.violated == ("fetches", "info.fetches")
-            clocks.sleep(4.0)
-            assert limiter.fetch(who, "info") is None
-            assert remaining(limiter.peek(who, "info")) == {"requests": 8}
-
-        self.given_limiter(story)
+class TestMemoryLimiter(LimiterContract):
+    def make(self, clocks: HandClocks) -> Limiter:
+        return MemoryLimiter(clocks.now, clocks.wall)
 
     def test_a_fetch_that_is_refused_tells_of_the_day_that_it_is(self) -> None:
         who = client(Limits(requests_per_day=9, fetches=Rate(1 / DAY_S, 1)))
@@ -234,80 +42,13 @@ class LimiterContract(abc.ABC):
 
         self.given_limiter(story)
 
-    @pytest.mark.parametrize(("per_s", "burst"), [(20, 28), (0.1, 11), (77, 12)])
-    def test_a_reload_that_changes_no_rate_changes_no_wait(self, per_s: float, burst: int) -> None:
-        async def story(limiter: Limiter, clocks: HandClocks) -> None:
-            before, after = client(Limits(Rate(per_s, burst))), client(Limits(Rate(per_s, burst)))
-            for _ in range(3 * burst):
-                assert limiter.peek(after, None) == limiter.peek(before, None)
-                await limiter.enter(before, None)
-                clocks.sleep(0.7 / per_s)
-
-        self.given_limiter(story)
-
-    @given(limits_with_info, st.sampled_from(["info", "events", None]), st.integers(0, 9))
-    def test_what_is_said_to_remain_does(self, limits: Limits, resource: str | None, before: int) -> None:
-        async def story(limiter: Limiter, clocks: HandClocks) -> None:
-            who = client(limits)
-            await admitted(limiter, who, "info", before)
-            clocks.sleep(0.7)
-            standing = await limiter.enter(who, resource)
-            if standing is UNCOUNTED:
-                return
-            fewest = min(left.remaining for left in standing.left)
-            assert await admitted(limiter, who, resource, fewest + 5) == fewest
-
-        self.given_limiter(story)
-
-    @given(limits_with_info, st.sampled_from(["info", None]), st.integers(1, 9))
-    def test_a_refusal_charges_nothing(self, limits: Limits, resource: str | None, times: int) -> None:
-        async def story(limiter: Limiter, clocks: HandClocks) -> None:
-            who = client(limits)
-            await admitted(limiter, who, "info", times)
-            for _ in range(3):
-                looks = [limiter.peek(who, each) for each in ("info", "events", None)]
-                violated = (await limiter.enter(who, resource)).violated
-                if violated:
-                    assert [limiter.peek(who, each) for each in ("info", "events", None)] == looks
-                clocks.sleep(0.3)
-
-        self.given_limiter(story)
-
-    @given(limits_with_info, st.sampled_from(["info", None]), st.integers(1, 9))
-    def test_who_comes_back_when_told_is_let_in(
-        self, limits: Limits, resource: str | None, times: int
-    ) -> None:
-        async def story(limiter: Limiter, clocks: HandClocks) -> None:
-            who = client(limits)
-            inside = await admitted(limiter, who, resource, times)
-            standing = limiter.peek(who, resource)
-            for _ in range(inside):
-                limiter.leave(who, resource)
-            clocks.sleep(standing.retry_after_s)
-            assert not (await limiter.enter(who, resource)).violated
-
-        self.given_limiter(story)
-
-    @given(
-        st.lists(
-            st.tuples(st.sampled_from([0, 0, 1, 50]) | st.integers(0, 2000), st.booleans()), max_size=60
-        ),
-        st.integers(1, 6),
-    )
-    def test_over_any_window_no_more_than_rate_and_burst(
-        self, steps: list[tuple[int, bool]], burst: int
-    ) -> None:
-        """With policies that change in between: the higher rate, and the larger burst."""
-        old, new = client(Limits(Rate(20, burst))), client(Limits(Rate(7, 3), resources={}))
-
-        async def story(limiter: Limiter, clocks: HandClocks) -> None:
-            at, times = 0, []
-            for pause, changed in steps:
-                at += pause
-                clocks.at = 1000.0 + at / 1000
-                times += [at] * await admitted(limiter, new if changed else old, None, 2)
-            for (first, start), (last, end) in itertools.combinations(enumerate(times), 2):
-                assert last - first + 1 <= Fraction(20, 1000) * (end - start) + max(burst, 3)
+    def test_who_leaves_without_having_entered_is_a_mistake(self) -> None:
+        async def story(limiter: Limiter, _: HandClocks) -> None:
+            who = client(Limits(in_flight=2))
+            await limiter.enter(who, None)
+            limiter.leave(who, None)
+            with pytest.raises(RuntimeError, match="in-flight"):
+                limiter.leave(who, None)
 
         self.given_limiter(story)
 
@@ -379,19 +120,140 @@ class LimiterContract(abc.ABC):
         self.given_limiter(story)
 
 
-class TestMemoryLimiter(LimiterContract):
-    def make(self, clocks: HandClocks) -> Limiter:
-        return MemoryLimiter(clocks.now, clocks.wall)
+# -- shares ------------------------------------------------------------------------------------------------
 
-    def test_who_leaves_without_having_entered_is_a_mistake(self) -> None:
-        async def story(limiter: Limiter, _: HandClocks) -> None:
-            who = client(Limits(in_flight=2))
-            await limiter.enter(who, None)
+
+def test_a_replica_keeps_to_its_share_rounded_up() -> None:
+    async def story() -> None:
+        clocks = HandClocks()
+        limiter = MemoryLimiter(clocks.now, clocks.wall)
+        limiter.divide(3)
+        who = client(Limits(Rate(2, 7), 100, None, 4, {"info": Limits(Rate(1, 1))}))
+        assert (await limiter.peek(who, "info")).left == (
+            Left("requests", 3, 2, 5, 2),
+            Left("requests-per-day", 100, 99, DAY_S, DAY_S // 2),
+            Left("in-flight", 2, 1),
+            Left("info.requests", 1, 0, 3, 3),
+        )
+
+    asyncio.run(story())
+
+
+def test_lanes_that_are_held_keep_to_the_new_share_at_once() -> None:
+    clocks = HandClocks()
+    limiter = MemoryLimiter(clocks.now, clocks.wall)
+    versions = [client(Limits(Rate(1, 8))), client(Limits(Rate(1, 8), resources={}))]
+    lanes = [limiter.lane(who, resource) for who in versions for resource in ("info", "events")]
+    assert [hits(lane, clocks, 1) for lane in lanes] == [[True]] * 4
+    limiter.divide(2)
+    assert lanes[0].hit(clocks.at, clocks.wall_at) == (
+        b'ratelimit-policy: "requests";q=4;w=8\r\nratelimit: "requests";r=3;t=2\r\n'
+    )
+    assert [hits(lane, clocks, 1) for lane in lanes] == [[True], [True], [True], [False]]
+    limiter.divide(1)
+    # What was left is left, and comes back at the whole rate again.
+    assert [hits(lane, clocks, 1) for lane in lanes] == [[False]] * 4
+    clocks.sleep(1.0)
+    assert [hits(lane, clocks, 1) for lane in lanes] == [[True], [False], [False], [False]]
+
+
+def test_what_comes_back_before_a_change_of_shares_does_so_at_the_rate_of_then() -> None:
+    clocks = HandClocks()
+    limiter = MemoryLimiter(clocks.now, clocks.wall)
+    lane = limiter.lane(client(Limits(Rate(4, 40))), None)
+    assert sum(hits(lane, clocks, 50)) == 40
+    clocks.sleep(1.0)
+    limiter.divide(4)
+    clocks.sleep(2.0)
+    assert sum(hits(lane, clocks, 50)) == 4 * 1 + 1 * 2
+
+
+def test_a_share_bounds_who_is_in_flight_and_throws_nobody_out() -> None:
+    async def story() -> None:
+        clocks = HandClocks()
+        limiter, who = MemoryLimiter(clocks.now, clocks.wall), client(Limits(in_flight=4))
+        assert await admitted(limiter, who, None, 9) == 4
+        limiter.divide(2)
+        for _ in range(3):
+            assert await admitted(limiter, who, None, 1) == 0
             limiter.leave(who, None)
-            with pytest.raises(RuntimeError, match="in-flight"):
-                limiter.leave(who, None)
+        assert await admitted(limiter, who, None, 9) == 1
 
-        self.given_limiter(story)
+    asyncio.run(story())
+
+
+_shared_steps = st.lists(
+    st.tuples(
+        st.integers(0, 2000), st.none() | st.integers(1, 5), st.booleans(), st.sampled_from([0, 1, 3, 30])
+    ),
+    max_size=40,
+)
+
+
+@given(st.integers(1, 20), _shared_steps)
+def test_a_change_of_shares_is_never_a_gift(
+    burst: int, steps: list[tuple[int, int | None, bool, int]]
+) -> None:
+    """No window holds more than the burst of its first share and what came at the rates of the time."""
+    clocks, per_s = HandClocks(), 8
+    limiter = MemoryLimiter(clocks.now, clocks.wall)
+    who = client(Limits(Rate(per_s, burst)))
+    lanes = [limiter.lane(who, resource) for resource in ("info", "events")]
+    at, drips, replicas = 0, Fraction(0), 1
+    admitted_: list[tuple[Fraction, int]] = []
+    for pause_ms, divided, other, times in steps:
+        at += pause_ms
+        drips += Fraction(per_s * pause_ms, 1000 * replicas)
+        clocks.at = 1000.0 + at / 1000
+        if divided is not None:
+            replicas = divided
+            limiter.divide(replicas)
+        got = sum(hits(lanes[other], clocks, times))
+        admitted_ += [(drips, -(-burst // replicas))] * got
+    for first, (before, most) in enumerate(admitted_):
+        for last, (until, _) in enumerate(admitted_[first:], first):
+            assert last - first + 1 <= until - before + most
+
+
+# -- days of several replicas ------------------------------------------------------------------------------
+
+TODAY = NOON // DAY_S
+
+
+def test_what_others_used_of_a_day_counts() -> None:
+    async def story() -> None:
+        clocks = HandClocks()
+        limiter = MemoryLimiter(clocks.now, clocks.wall)
+        who = client(Limits(requests_per_day=5, resources={"info": Limits(requests_per_day=9)}))
+        name = "partner/requests-per-day"
+        # Before the client has been seen here.
+        limiter.learn(TODAY, {name: 2})
+        assert await admitted(limiter, who, "info", 1) == 1
+        assert limiter.counted(TODAY) == {name: 1, "partner/info.requests-per-day": 1}
+        limiter.learn(TODAY, {name: 3})
+        # What is known already is not taken back, and nothing is of another day.
+        limiter.learn(TODAY, {name: 1})
+        limiter.learn(TODAY - 1, {name: 99})
+        assert limiter.counted(TODAY - 1) == {}
+        assert await admitted(limiter, who, "info", 9) == 1
+        clocks.sleep(DAY_S / 2)
+        assert set(limiter.counted(TODAY + 1).values()) == {0}
+        assert await admitted(limiter, who, "info", 9) == 5
+
+    asyncio.run(story())
+
+
+def test_who_counts_for_all_says_what_was_used() -> None:
+    async def story() -> None:
+        clocks = HandClocks()
+        limiter, who = MemoryLimiter(clocks.now, clocks.wall), client(Limits(requests_per_day=5))
+        await limiter.enter(who, None)
+        for used, left in ((4, 1), (3, 2)):
+            limiter.recount("partner", "requests-per-day", used)
+            assert (await limiter.peek(who, None)).left[0].remaining == left - 1
+            assert limiter.counted(TODAY) == {"partner/requests-per-day": 1}
+
+    asyncio.run(story())
 
 
 # -- lanes --------------------------------------------------------------------------------------------------
@@ -512,7 +374,7 @@ class Pair:
             case "fetch" if resource is not None:
                 assert lane.fetch(now, wall) == self.road.fetch(who, resource)
             case "peek":
-                assert lane.peek(now, wall) == self.road.peek(who, resource)
+                assert lane.peek(now, wall) == await self.road.peek(who, resource)
 
 
 @given(st.lists(limits_with_info, min_size=3, max_size=3), _steps)

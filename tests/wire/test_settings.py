@@ -10,11 +10,9 @@ import contextlib
 import io
 import json
 import re
-import shutil
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -22,15 +20,12 @@ from pydantic import BaseModel
 from gateway.app import Gateway, running
 from gateway.config.settings import AT_START, Settings
 from gateway.configuration import configure
-from gateway.demo.stage import ACCOUNT, AUDIENCE, ISSUER, set_stage
-from gateway.emulator import Emulator, EmulatorConfig, Fault, serve
-from gateway.identity.development import kid_of, mint, new_key
+from gateway.demo.stage import ACCOUNT
+from gateway.emulator import EmulatorConfig, Fault
+from gateway.identity.development import new_key
 from gateway.observe.logs import logger
 from gateway.parts import pace
-from tests.identity_provider import CA_FILE, DISCOVERY, certified, provider, response, says
-from tests.proxy import proxying
-from tests.proxy import says as always
-from tests.reloading import SELDOM_S, changeable, operator, say
+from tests.reloading import NEXT, OTHER_TOKEN, WHEN, changeable, operator, say
 from tests.support import (
     APP_KEY,
     FRESH_S,
@@ -45,6 +40,7 @@ from tests.support import (
     message,
     policies_with,
     short_lived,
+    staged,
     until,
     world,
 )
@@ -264,8 +260,6 @@ HALF_A_BODY = (
     f"POST {account_path('/chat/request')} HTTP/1.1\r\nhost: gateway.test\r\nauthorization: TOKEN\r\n"
     "x-forwarded-for: 203.0.113.9\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{"
 ).encode()
-NEXT = "n3xt/99b1+27d4e6a0c583f1aa=~"
-OTHER_TOKEN = "another-token-of-theirs"
 ADMIN = {"token_file": "admin-token", "hosts": ["gateway.test"]}
 #: Stands in for the emulator's address where nobody knows it yet.
 UPSTREAM = "(the emulator)"
@@ -431,9 +425,6 @@ async def test_a_change_is_seen(tmp_path: Path, setting: str, when: str) -> None
         assert await look(it) == (changed if takes_effect else usual)
 
 
-WHEN = pytest.mark.parametrize("when", ["from the start", "while it runs"])
-
-
 @WHEN
 @pytest.mark.parametrize(("stale_after_ms", "waits"), [(100, False), (4000, True)])
 async def test_stale_after_ms(tmp_path: Path, stale_after_ms: int, waits: bool, when: str) -> None:
@@ -492,14 +483,7 @@ async def test_log_level(
 ) -> None:
     log = io.StringIO()
     monkeypatch.setattr("gateway.app.logger", lambda named, **more: logger(named, log, **more))
-    stage = set_stage(
-        tmp_path,
-        listen="127.0.0.1:0",
-        admin_listen="127.0.0.1:0",
-        public_url=PUBLIC_URL,
-        upstream_url="http://127.0.0.1:1",
-        app_key=APP_KEY,
-    )
+    stage = staged(tmp_path)
     environ = {"CHAT_GATEWAY_LOG_LEVEL": level}
     gateway = Gateway(configure(stage.config, environ), stage.config, environ)
     async with running(gateway) as addresses:
@@ -509,283 +493,17 @@ async def test_log_level(
     assert [json.loads(line)["event"] for line in log.getvalue().splitlines()] == events
 
 
-# -- issuers -------------------------------------------------------------------------------------------
-
-OTHER = "https://other.example"
-
-
-async def ask_as(it: World, key: bytes, algorithm: str = "ES256", **said: object) -> Response:
-    """What somebody gets for a token that says what the stage's own says, but for this."""
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "bff", "exp": int(it.stage.wall()) + 600} | said
-    token = mint(key, algorithm, kid_of(key) if algorithm == "ES256" else None, claims)
-    it.tokens.add(token)
-    return await it.ask("GET", account_path(), {"authorization": f"Bearer {token}"}, subject=None)
-
-
-def issuer(**said: object) -> list[dict[str, object]]:
-    """`issuers` as the stage has it, but for this; None leaves a setting out."""
-    usual = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": "jwks.json"}
-    return [{name: value for name, value in (usual | said).items() if value is not None}]
-
-
-@contextlib.asynccontextmanager
-async def with_issuers(
-    folder: Path, when: str, rows: list[dict[str, object]], policies: str | None = None
-) -> AsyncIterator[World]:
-    """A world with these issuers from the start, or from now on."""
-    said = {"issuers": rows, **({} if policies is None else {"policies": policies})}
-    async with changeable(folder, **(said if when == "from the start" else {})) as it:
-        if when == "while it runs":
-            # What was good until now has to be looked at again.
-            assert (await ask_as(it, it.stage.private_key)).status == 200
-            say(it, **said)
-            await it.gateway.look_again()
-        yield it
-
-
-@WHEN
-async def test_issuer(tmp_path: Path, when: str) -> None:
-    of_other = policies_with(tmp_path / "of-other", ISSUER, OTHER)
-    async with with_issuers(tmp_path, when, issuer(issuer=OTHER), of_other) as it:
-        assert (await ask_as(it, it.stage.private_key, iss=OTHER)).status == 200
-        assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
-
-
-@WHEN
-async def test_audience(tmp_path: Path, when: str) -> None:
-    async with with_issuers(tmp_path, when, issuer(audience="another")) as it:
-        assert (await ask_as(it, it.stage.private_key, aud="another")).status == 200
-        assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
-
-
-@WHEN
-async def test_algorithms(tmp_path: Path, when: str) -> None:
-    """A bare RSA key fits six algorithms; the issuer has one of them."""
-    private, jwks = new_key("PS256")
-    [members] = json.loads(jwks)["keys"]
-    (tmp_path / "rsa.json").write_text(json.dumps({"keys": [{n: members[n] for n in ("kty", "n", "e")}]}))
-    async with with_issuers(tmp_path, when, issuer(algorithms=["PS256"], jwks="rsa.json")) as it:
-        assert (await ask_as(it, private, "PS256")).status == 200
-        assert (await ask_as(it, private, "RS256")).problem == "token-invalid"
-
-
-@WHEN
-async def test_jwks(tmp_path: Path, when: str) -> None:
-    private, jwks = new_key("ES256")
-    (tmp_path / "other.json").write_bytes(jwks)
-    async with with_issuers(tmp_path, when, issuer(jwks="other.json")) as it:
-        assert (await ask_as(it, private)).status == 200
-        assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
-
-
-@WHEN
-async def test_secret_file(tmp_path: Path, when: str) -> None:
-    secret = b"a secret of thirty-two bytes, or more"
-    (tmp_path / "secret").write_bytes(secret)
-    shared = issuer(algorithms=["HS256"], jwks=None, secret_file="secret")
-    async with with_issuers(tmp_path, when, shared) as it:
-        assert (await ask_as(it, secret, "HS256")).status == 200
-        assert (await ask_as(it, secret[::-1], "HS256")).problem == "token-invalid"
-        assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
-        # And so is a change of the secret itself.
-        (tmp_path / "secret").write_bytes(secret[::-1])
-        await it.gateway.look_again()
-        assert (await ask_as(it, secret[::-1], "HS256")).status == 200
-        assert (await ask_as(it, secret, "HS256")).problem == "token-invalid"
-
-
-@WHEN
-@pytest.mark.parametrize(("leeway_s", "problem"), [(0, "token-expired"), (60, None)])
-async def test_leeway_s(tmp_path: Path, leeway_s: int, problem: str | None, when: str) -> None:
-    async with with_issuers(tmp_path, when, issuer(leeway_s=leeway_s)) as it:
-        expired = int(it.stage.wall()) - 20
-        assert (await ask_as(it, it.stage.private_key, exp=expired)).problem == problem
-
-
-@WHEN
-async def test_token_type(tmp_path: Path, when: str) -> None:
-    async with with_issuers(tmp_path, when, issuer(token_type="at+jwt")) as it:
-        assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
-
-
-@WHEN
-async def test_client_claim(tmp_path: Path, when: str) -> None:
-    async with with_issuers(tmp_path, when, issuer(client_claim="azp")) as it:
-        assert (await ask_as(it, it.stage.private_key, azp="bff")).status == 200
-        assert (await ask_as(it, it.stage.private_key, azp="partner")).problem == "no-client"
-        assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
-
-
-@WHEN
-@pytest.mark.parametrize("how", ["jwks_url", "oidc_discovery"])
-async def test_keys_that_are_fetched(tmp_path: Path, how: str, when: str) -> None:
-    """By whom, with what, and how often; what comes of that is tested where keys are fetched."""
-    async with provider(tmp_path / "tls") as theirs:
-        theirs.wants = "the-fetchers-token"
-        (tmp_path / "bearer").write_text(theirs.wants)
-        of_theirs = policies_with(tmp_path / "of-theirs", ISSUER, theirs.issuer)
-        rows = issuer(
-            issuer=theirs.issuer,
-            jwks=None,
-            **{how: theirs.jwks_url if how == "jwks_url" else True},
-            ca_file=f"tls/{CA_FILE}",
-            bearer_token_file="bearer",
-            refresh_s=70,
-            cooldown_s=7,
-            max_stale_s=700,
-        )
-        async with with_issuers(tmp_path, when, rows, of_theirs) as it:
-            token = theirs.token()
-            it.tokens.add(token)
-            asked = {"authorization": f"Bearer {token}"}
-            assert (await it.ask("GET", account_path(), asked, subject=None)).status == 200
-            assert theirs.asked[DISCOVERY] == (how == "oidc_discovery")
-            [keys] = it.gateway._key_sources.remotes.values()
-            assert (keys._refresh_s, keys._cooldown_s, keys._max_stale_s) == (70, 7, 700)
-
-
-@WHEN
-async def test_the_way_to_keys(tmp_path: Path, when: str) -> None:
-    async with provider() as theirs, proxying() as proxy:
-        of_theirs = policies_with(tmp_path / "of-theirs", ISSUER, theirs.issuer)
-        rows = issuer(issuer=theirs.issuer, jwks=None, jwks_url=theirs.jwks_url, proxy=proxy.url)
-        async with with_issuers(tmp_path, when, rows, of_theirs) as it:
-            token = theirs.token()
-            it.tokens.add(token)
-            asked = {"authorization": f"Bearer {token}"}
-            assert (await it.ask("GET", account_path(), asked, subject=None)).status == 200
-            assert len(proxy.heads) == theirs.fetches == 1
-
-
-# -- the way to the upstream ---------------------------------------------------------------------------
-
-
-@WHEN
-async def test_who_vouches_for_the_upstream(tmp_path: Path, when: str) -> None:
-    async with provider(tmp_path / "tls") as theirs:
-        theirs.behaviour = says(response(200, b"{}", "content-type: application/json"))
-        ca_file = f"tls/{CA_FILE}"
-        environ = {"UPSTREAM__CA_FILE": ca_file} if when == "from the start" else {}
-        async with changeable(tmp_path, upstream=theirs.issuer, environ=environ) as it:
-            if when == "while it runs":
-                assert (await it.get(account_path())).problem == "upstream-unreachable"
-                say(it, upstream={"ca_file": ca_file})
-                await it.gateway.look_again()
-            assert (await it.get(account_path())).status == 200
-
-
-@pytest.mark.parametrize("when", ["never", "from the start", "while it runs"])
-async def test_the_way_to_the_upstream(tmp_path: Path, when: str) -> None:
-    """What is plain and elsewhere: the proxy has to answer for it, as nobody is there."""
-    elsewhere = {
-        ACCOUNT: {"upstream": "http://upstream.invalid", "allow_plain_http": True, "app_key_file": "app-key"}
-    }
-    async with proxying() as proxy:
-        proxy.behaviour = always(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n")
-        environ = {"UPSTREAM__PROXY": proxy.url} if when == "from the start" else {}
-        async with changeable(tmp_path, environ=environ, accounts=elsewhere) as it:
-            if when == "while it runs":
-                say(it, upstream={"proxy": proxy.url})
-                await it.gateway.look_again()
-            problem = (await it.get(account_path())).problem
-            by_proxy = when == "from the start"
-            assert (problem, len(proxy.heads)) == (
-                ("upstream-error", 1) if by_proxy else ("upstream-unreachable", 0)
-            )
-
-
-# -- TLS -----------------------------------------------------------------------------------------------
-
-
-async def status_at(address: tuple[str, int], ca_file: Path | None = None) -> int:
-    """What a client is answered who trusts this authority, or who speaks no TLS."""
-    context = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
-    wire = Wire(*await asyncio.open_connection(*address, ssl=context), [])
-    try:
-        return (await wire.ask("GET", account_path())).status
-    finally:
-        await wire.close()
-
-
-@pytest.mark.parametrize(("section", "status"), [("tls", 401), ("admin_tls", 404)])
-async def test_tls(tmp_path: Path, section: str, status: int) -> None:
-    """One listener speaks it and nothing else; its certificate may change while it runs."""
-    ca_file = tmp_path / "tls" / CA_FILE
-    certified(ca_file.parent)
-    said: dict[str, Any] = {section: {"certificate_file": "tls/server.pem", "key_file": "tls/server.pem"}}
-    stage = set_stage(
-        tmp_path,
-        listen="127.0.0.1:0",
-        admin_listen="127.0.0.1:0",
-        public_url=PUBLIC_URL,
-        upstream_url="http://127.0.0.1:1",
-        app_key=APP_KEY,
-        reload_s=SELDOM_S,
-        **said,
-    )
-    log = logger("info", io.StringIO())
-    gateway = Gateway(configure(stage.config, {}), stage.config, {}, log=log)
-    async with running(gateway) as addresses:
-        with_tls, without = addresses.public, addresses.private
-        if section == "admin_tls":
-            with_tls, without = without, with_tls
-        assert await status_at(with_tls, ca_file) == status
-        with pytest.raises((OSError, asyncio.IncompleteReadError)):
-            await status_at(with_tls)
-        assert await status_at(without) == {401: 404, 404: 401}[status]
-        before = tmp_path / "before.pem"
-        shutil.copy(ca_file, before)
-        await gateway.look_again()
-        certified(ca_file.parent)
-        await gateway.look_again()
-        assert await status_at(with_tls, ca_file) == status
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await status_at(with_tls, before)
-
-
-# -- accounts that are looked up -----------------------------------------------------------------------
-
-
-async def test_discover(tmp_path: Path) -> None:
-    """`discover`, `discovery.url` and `discovery.allowed_domains`, each changed while it runs."""
-    async with contextlib.AsyncExitStack() as stack:
-        it = await stack.enter_async_context(changeable(tmp_path))
-        services = []
-        for _ in range(2):
-            service = await serve(Emulator(EmulatorConfig(app_key=APP_KEY), now=it.stage.wall))
-            stack.push_async_callback(service.close)
-            host = f"127.0.0.1:{it.server.port}"
-            body = json.dumps({"service": "conversationVep", "account": ACCOUNT, "baseURI": host}).encode()
-            service.emulator.fail(Fault(resource="discovery", times=None, body=body))
-            services.append(service)
-        first, second = services
-        steps = (
-            (first, "127.0.0.1", None, (1, 0)),
-            (second, "127.0.0.1", None, (1, 1)),
-            (second, "*.example.net", "upstream-unreachable", (1, 2)),
-        )
-        for service, domain, problem, lookups in steps:
-            say(
-                it,
-                accounts={ACCOUNT: {"discover": True, "app_key_file": "app-key"}},
-                discovery={"url": service.url, "allowed_domains": [domain]},
-            )
-            await it.gateway.look_again()
-            assert (await it.get(account_path())).problem == problem
-            assert tuple(one.emulator.counts().total(resource="discovery") for one in services) == lookups
-
-
 # -- all of them -----------------------------------------------------------------------------------------
 
 #: Settings whose change is seen by a test with a name of its own: here, or in the file that is named.
 NAMED: Mapping[str, str] = {
     "listen": "tests/edge/test_server.py",
     "admin_listen": "tests/edge/test_server.py",
-    "accounts.<id>.upstream": "tests/wire/test_reload.py",
-    "accounts.<id>.discover": "tests/wire/test_settings.py",
+    "accounts.<id>.upstream": "tests/wire/test_reload_moves.py",
+    "accounts.<id>.discover": "tests/wire/test_settings_of_ways.py",
     "accounts.<id>.allow_plain_http": "tests/wire/test_discovery.py",
     **{
-        f"issuers[].{name}": "tests/wire/test_settings.py"
+        f"issuers[].{name}": "tests/wire/test_settings_of_issuers.py"
         for name in (
             *("issuer", "audience", "algorithms", "jwks", "jwks_url", "oidc_discovery", "secret_file"),
             *("ca_file", "bearer_token_file", "refresh_s", "cooldown_s", "max_stale_s"),
@@ -793,20 +511,32 @@ NAMED: Mapping[str, str] = {
         )
     },
     **{
-        f"{section}.{name}": "tests/wire/test_settings.py"
+        f"{section}.{name}": "tests/wire/test_settings_of_ways.py"
         for section in ("tls", "admin_tls")
         for name in ("certificate_file", "key_file")
     },
     "revocations.file": "tests/wire/test_reload.py",
     "revocations.journal": "tests/identity/test_revocations.py",
-    "discovery.url": "tests/wire/test_settings.py",
-    "discovery.allowed_domains": "tests/wire/test_settings.py",
-    "upstream.ca_file": "tests/wire/test_settings.py",
-    "upstream.proxy": "tests/wire/test_settings.py",
+    "discovery.url": "tests/wire/test_settings_of_ways.py",
+    "discovery.allowed_domains": "tests/wire/test_settings_of_ways.py",
+    "upstream.ca_file": "tests/wire/test_settings_of_ways.py",
+    "upstream.proxy": "tests/wire/test_settings_of_ways.py",
     "upstream.deadline_ms": "tests/wire/test_sick_upstream.py",
     "upstream.stale_after_ms": "tests/wire/test_settings.py",
     "upstream.max_connections": "tests/shows/cancel.py",
     "upstream.max_answer_bytes": "tests/wire/test_sick_upstream.py",
+    "redis_url": "tests/wire/test_replicas.py",
+    **{
+        f"redis.{name}": "tests/shared/test_link.py"
+        for name in ("username", "sentinel_username", "ca_file", "certificate_file", "key_file")
+    },
+    **{
+        f"redis.{name}": "tests/wire/test_replicas.py"
+        for name in (
+            *("password_file", "sentinel_password_file", "encryption_key_file", "prefix"),
+            *("deadline_ms", "lease_ms", "exact_limits_alone"),
+        )
+    },
     "reload_s": "tests/wire/test_settings.py",
     "drain_delay_s": "tests/wire/test_end.py",
     "drain_s": "tests/edge/test_server.py",
