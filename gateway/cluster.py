@@ -38,6 +38,8 @@ from gateway.stores.memory import MemoryStore
 
 #: How much longer than a flight of its own a replica follows another's: for the queue, and the way there.
 SPARE_S = 2.0
+#: How many deadlines a lease is for before it is renewed. Who has asked for it knows within one.
+FIRST_LEASE = 4
 #: How long a start waits for what is revoked, and a stop to say farewell.
 PATIENCE_S = 2.0
 RETRY_S = 0.05
@@ -87,7 +89,13 @@ class Cluster:
             changed=self._changed,
             log=log,
         )
-        self._commands = RedisCommands(self._link, names, name, lease_s=said.lease_ms / 1000)
+        self._commands = RedisCommands(
+            self._link,
+            names,
+            name,
+            lease_s=said.lease_ms / 1000,
+            first_lease_s=FIRST_LEASE * said.deadline_ms / 1000,
+        )
         heard = Heard(self._written, self._missed, self._landed, self._living, self._revoked)
         self._members = Membership(name, self._commands, heard, clock.now)
         self._link.probe = self._members.beat

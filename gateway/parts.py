@@ -110,8 +110,9 @@ def pace(settings: Settings, account: str, replicas: int = 1) -> Pace:
 
 
 def digest(configuration: Configuration) -> str:
-    """A name for `places`, the same in all processes: replicas for which it differs share no entries."""
-    return hashlib.blake2b(_canonical(places(configuration)).encode(), digest_size=16).hexdigest()
+    """A name, the same in all processes, for what replicas must have in common to share entries."""
+    common = places(configuration), configuration.settings.upstream.refuse_other_session_key
+    return hashlib.blake2b(_canonical(common).encode(), digest_size=16).hexdigest()
 
 
 def _canonical(value: object) -> str:

@@ -7,6 +7,7 @@ a test printed, logged, or says when it fails is searched for what must never le
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Generator
 
@@ -24,6 +25,17 @@ settings.register_profile(
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=3000, derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """All tests are there to stay: the collector need not look through them again, nor so often.
+
+    As `gateway.app.collect_seldom` has it, for those who run no gateway.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 @pytest.hookimpl(wrapper=True)

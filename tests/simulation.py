@@ -44,7 +44,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.observer import Observer
 from gateway.observe.usage import Usage
 from gateway.overload import Bounds, Overload
-from gateway.ports import State
+from gateway.ports import Replicas, State
 from gateway.shortcut import News, ShortCut
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
@@ -183,7 +183,7 @@ async def nothing() -> Failed:
 class Simulation:
     """Edge, exchange and emulator on one virtual clock. Make it inside `simulate`.
 
-    Without `short_cut` all that comes over a `connection` takes the road. Whoever ends grants before their
+    Several may share an `upstream`, and other things by `replicas`. Without `short_cut` all that comes over a `connection` takes the road. Whoever ends grants before their
     time, other than by the methods here, has to tell `news`.
     """
 
@@ -199,12 +199,15 @@ class Simulation:
         store_bytes: int = 64 * 1024 * 1024,
         short_cut: Callable[..., ShortCut] | None = ShortCut,
         grants_bytes: int = 16 * 1024 * 1024,
+        upstream: EmulatedUpstream | None = None,
+        replicas: Callable[[Simulation], Replicas] | None = None,
     ) -> None:
         self.clock = VirtualClock()
-        self.emulator = Emulator(
-            config or EmulatorConfig(app_key=APP_KEY, accounts=(ACCOUNT,)), now=self.clock.wall
+        self.upstream = upstream or EmulatedUpstream(
+            Emulator(config or EmulatorConfig(app_key=APP_KEY, accounts=(ACCOUNT,)), now=self.clock.wall),
+            latency_s,
         )
-        self.upstream = EmulatedUpstream(self.emulator, latency_s)
+        self.emulator = self.upstream.emulator
         self.verifier = TokensAsNames(self.clock)
         self.store = store(store_bytes, self.clock.now)
         self.metrics = Metrics()
@@ -247,6 +250,7 @@ class Simulation:
             overload=Overload(Bounds, self.clock.now, lambda: 0.0),
             observer=observer,
             short_cut=self.short_cut,
+            replicas=replicas and replicas(self),
         )
         self.web_config = WebConfig(b"", Cors(frozenset(), 600))
         self.web = Web(self.exchange, lambda: self.web_config, self._new_id, self.clock.wall)

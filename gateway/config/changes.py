@@ -182,6 +182,7 @@ def _client_parts(client: Client) -> dict[str, str]:
         **({"deny": _listed(client.deny)} if client.deny else {}),
         **_view_parts(client.view),
         **_limits_parts("limits", client.limits),
+        **({"limits.shared": "exact"} if client.limits.exact else {}),
         "priority": client.priority.label,
         "visitor_ip": client.visitor_ip.value,
     }

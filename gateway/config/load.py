@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gateway.config.checking import check
 from gateway.config.documents import Document, read_file
+from gateway.config.doubts import doubts_of_settings
 from gateway.config.environment import overlay
 from gateway.config.mistakes import KeyPath, Mistake, dotted, quoted, tidy
 from gateway.config.policies import load_policies
@@ -57,7 +58,8 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     policies, others = _policies(document, path.parent)
     sound = None if mistakes or isinstance(settings, list) else settings
     revocations = _revocations(document, context)
-    return Loaded(sound, policies, tidy([*mistakes, *others]), issuers, revocations, document)
+    doubts = () if sound is None else doubts_of_settings(sound, document)
+    return Loaded(sound, policies, tidy([*mistakes, *others, *doubts]), issuers, revocations, document)
 
 
 def _section(document: Document, key: str) -> object:

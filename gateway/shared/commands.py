@@ -191,18 +191,28 @@ _REVOKE, _REVOCATIONS = script("revoke"), script("revocations")
 class RedisCommands(Commands):
     """The commands of one replica, as scripts. `replica` is a name that nobody else has, nor had before.
 
-    `outcomes` counts them by the name of the script, and whether it was answered.
+    `outcomes` counts them by the name of the script, and whether it was answered. A lease is for
+    `first_lease_s`, if that is said, until it is renewed.
     """
 
-    def __init__(self, runner: Runner, names: Names, replica: str, *, lease_s: float) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        names: Names,
+        replica: str,
+        *,
+        lease_s: float,
+        first_lease_s: float | None = None,
+    ) -> None:
         self.outcomes: Counter[tuple[str, bool]] = Counter()
         self._runner = runner
         self._names = names
         self._replica = replica
         self._lease_ms = _ms(lease_s)
+        self._first_ms = self._lease_ms if first_lease_s is None else min(self._lease_ms, _ms(first_lease_s))
 
     async def look(self, place: Place, token: str, *, cold: bool) -> Looked | None:
-        args = (place.field, token, self._lease_ms, int(cold))
+        args = (place.field, token, self._first_ms, int(cold))
         return await self._run(_LOOK, [self._names.chat(place.chat)], args, _looked)
 
     async def land(
@@ -244,7 +254,8 @@ class RedisCommands(Commands):
         args: list[str | int] = [int(take)]
         for name, limit in limits:
             args += _limit(name, limit)
-        return await self._run(_CHARGE, [self._names.limits(client)], args, _charged)
+        charged = await self._run(_CHARGE, [self._names.limits(client)], args, _charged)
+        return charged if charged is not None and len(charged) == len(limits) else None
 
     async def tally(self, day: int, number: int, life_s: int, deltas: Mapping[str, int]) -> Tallied | None:
         args = [self._replica, number, life_s, *(word for pair in deltas.items() for word in pair)]
@@ -352,7 +363,7 @@ def _beaten(reply: Reply) -> Beat | None:
     return None
 
 
-def _charged(reply: Reply) -> Sequence[Charged] | None:
+def _charged(reply: Reply) -> Sequence[Charged]:
     charged = []
     for one in reply if isinstance(reply, list) else ():
         match one:

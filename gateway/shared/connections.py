@@ -154,7 +154,7 @@ class Connector:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        #: The Sentinel that answered last stands first.
+        #: A Sentinel that did not answer is asked last from then on.
         self._addresses = list(place.addresses)
         # Made once, as it takes milliseconds. redis-py's would trust whom the system trusts beside `ca_file`.
         self._tls = _context(place) if place.tls else None
@@ -173,10 +173,9 @@ class Connector:
         for address in tuple(self._addresses):
             with contextlib.suppress(*FAILURES):
                 async with asyncio.timeout(SENTINEL_S):
-                    found = await self._ask(address, self._place.sentinel)
-                self._addresses.remove(address)
-                self._addresses.insert(0, address)
-                return found
+                    return await self._ask(address, self._place.sentinel)
+            self._addresses.remove(address)
+            self._addresses.append(address)
         raise MasterNotFoundError
 
     async def _ask(self, sentinel: Address, name: str) -> Address:

@@ -215,7 +215,8 @@ class Lease:
         self._lead = lead
         self._had_at = flights.now()
         self._is_held = True
-        self._timer = self._later()
+        # A lease begins short: whoever asked for it may have given up waiting for the answer.
+        self._renew()
 
     async def land(self, told: Told, entry: Entry) -> bool:
         """Keep an entry for all, and tell them. False: there was a write, or somebody has taken over."""
@@ -254,11 +255,9 @@ class Lease:
         self._is_held = False
         self._timer.cancel()
 
-    def _later(self) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(self._flights.lease_s / RENEWALS, self._renew)
-
     def _renew(self) -> None:
-        self._timer = self._later()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._flights.lease_s / RENEWALS, self._renew)
         self._flights.start(self._flights.commands.renew(self._place, self._lead.token))
 
     def _message(self, *, kept: bool = False, failed: Said | None = None) -> bytes:

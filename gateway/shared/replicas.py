@@ -22,8 +22,8 @@ from gateway.shared.commands import Beat, Commands
 
 #: How often a replica says that it lives.
 BEAT_S = 0.5
-#: How long a mark stands: two in a row may be late.
-WHOLE_S = 1.5
+#: How long a mark stands: one may be late.
+WHOLE_S = 1.0
 #: How long a writer waits for the others.
 ACKNOWLEDGED_S = 0.050
 #: How many marks may be on their way.

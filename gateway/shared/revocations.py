@@ -44,8 +44,8 @@ class SharedRevocations:
         self._commands = commands
         self._noted = noted
         self._version = 0
-        #: What Redis has may be less than what is known here, so that all of it has to be compared.
-        self._compare = True
+        #: How often Redis may have lost something, and up to which of these times all has been compared.
+        self._losses, self._compared = 1, 0
         self._turn = asyncio.Lock()
 
     async def publish(self, lines: Told) -> bool:
@@ -57,16 +57,14 @@ class SharedRevocations:
 
     def forget(self) -> None:
         """Redis may have lost something, or not been there: with the next mark all is compared."""
-        self._compare = True
+        self._losses += 1
 
     async def learn(self, version: int) -> None:
         """Redis is at this version now. To be called with each mark, and when there is news."""
-        if self._turn.locked() or (version == self._version and not self._compare):
-            return
         async with self._turn:
-            if not self._compare:
+            if version != self._version and self._compared == self._losses:
                 await self._read_on()
-            if self._compare:
+            if self._compared != self._losses:
                 await self._compare_all()
 
     async def _read_on(self) -> None:
@@ -83,7 +81,7 @@ class SharedRevocations:
 
     async def _compare_all(self) -> None:
         """Read all that is there, and put what is missing."""
-        self._compare = False
+        losses = self._losses
         at, theirs = 0, set[bytes]()
         while (found := await self._commands.revocations(at)) is not None and found[0] > at:
             at = found[0]
@@ -91,10 +89,8 @@ class SharedRevocations:
             await self._noted.merge(found[1])
         ours = await self._noted.noted()
         missing = {place: told for place, told in ours.items() if told[0] not in theirs}
-        if found is None or not await self._put(missing):
-            self.forget()
-        else:
-            self._version = at
+        if found is not None and await self._put(missing):
+            self._version, self._compared = at, losses
 
     async def _put(self, lines: Told) -> bool:
         items = list(lines.items())

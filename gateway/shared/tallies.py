@@ -91,9 +91,13 @@ class Tallies:
         yield from (today - back for back in (0, *former))
 
     async def _synced(self, day: int) -> bool:
-        known = self._days.get(day)
-        it = _Day() if known is None else known
-        batch = it.batch or self._batch(day, it)
+        it = self._days.get(day) or _Day()
+        # 1 what is on its way, as it was; 2 what came on top since.
+        if it.batch is not None and not await self._told(day, it, it.batch):
+            return False
+        return await self._told(day, it, self._batch(day, it))
+
+    async def _told(self, day: int, it: _Day, batch: _Batch) -> bool:
         if batch.deltas:
             self._days[day] = it
             it.batch = batch

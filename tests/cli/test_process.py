@@ -15,8 +15,8 @@ import pytest
 
 from gateway.cli.process import RESERVE, allow_open_files, too_few_open_files
 from gateway.configuration import configure
-from gateway.demo.stage import set_stage
 from tests.cli.processes import line_of, started
+from tests.support import staged
 
 FEW = (200, 400)
 TOO_FEW = (
@@ -29,17 +29,7 @@ def allow(soft: int, hard: int) -> Callable[[], None]:
 
 
 def stage(folder: Path, **settings: Any) -> str:
-    return str(
-        set_stage(
-            folder,
-            listen="127.0.0.1:0",
-            admin_listen="127.0.0.1:0",
-            public_url="http://127.0.0.1:8080",
-            upstream_url="http://127.0.0.1:9",
-            app_key="key",
-            **settings,
-        ).config
-    )
+    return str(staged(folder, **settings).config)
 
 
 def limits_of(pid: int) -> tuple[int, int]:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from gateway.demo.stage import set_stage
 from tests.cli.processes import started
+from tests.support import staged
 
 GOOD = Path(__file__).parents[1] / "config" / "good"
 BAD = Path(__file__).parents[1] / "config" / "bad"
@@ -27,16 +26,7 @@ _CAP_NET_BIND_SERVICE = 10
 
 
 def stage(folder: Path, **settings: Any) -> Path:
-    config = set_stage(
-        folder,
-        listen="127.0.0.1:0",
-        admin_listen="127.0.0.1:0",
-        public_url="http://127.0.0.1:8080",
-        upstream_url="http://127.0.0.1:9",
-        app_key="key",
-    ).config
-    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | settings))
-    return config
+    return staged(folder, **settings).config
 
 
 @contextmanager

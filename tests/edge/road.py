@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
@@ -20,6 +21,7 @@ from gateway.edge.protocol import Bounds, ShortCut
 from gateway.edge.server import Running, bind, listening
 from gateway.edge.web import Cors, Web, WebConfig
 from tests.connections import Edge
+from tests.support import PATIENCE_S
 
 HOST = b"host: gateway.test\r\n"
 GET = b"GET /a HTTP/1.1\r\n" + HOST
@@ -105,6 +107,26 @@ async def on_sockets(
         )
         async with listeners as addresses:
             yield addresses
+
+
+@contextlib.asynccontextmanager
+async def client(
+    address: tuple[str, int], chain: Path | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection; with TLS, by one that trusts nobody but this certificate, if there is one."""
+    trusting = None if chain is None else ssl.create_default_context(cafile=chain)
+    name = None if chain is None else chain.stem
+    reader, writer = await asyncio.open_connection(*address, ssl=trusting, server_hostname=name)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def heard(reader: asyncio.StreamReader) -> bytes:
+    """All until the end."""
+    async with asyncio.timeout(PATIENCE_S):
+        return await reader.read()
 
 
 async def settle() -> None:

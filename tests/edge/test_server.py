@@ -11,10 +11,9 @@ import pytest
 
 from gateway.app import Gateway, running
 from gateway.configuration import configure
-from gateway.demo.stage import set_stage
 from gateway.edge.server import CannotListen, bind
 from gateway.emulator import EmulatorConfig
-from tests.support import APP_KEY, PUBLIC_URL, Wire, account_path, chat_path, message, until, world
+from tests.support import APP_KEY, Wire, account_path, chat_path, message, staged, until, world
 from tests.virtual import simulate
 
 pytestmark = pytest.mark.anyio
@@ -34,14 +33,7 @@ async def test_the_private_listener_answers_probes(tmp_path: Path) -> None:
 
 
 def configured(folder: Path, listen: str, admin_listen: str) -> Gateway:
-    stage = set_stage(
-        folder,
-        listen=listen,
-        admin_listen=admin_listen,
-        public_url=PUBLIC_URL,
-        upstream_url="http://127.0.0.1:1",
-        app_key=APP_KEY,
-    )
+    stage = staged(folder, listen=listen, admin_listen=admin_listen)
     return Gateway(configure(stage.config, {}), stage.config, {})
 
 

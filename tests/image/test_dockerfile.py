@@ -90,7 +90,7 @@ def test_the_wheel_is_built_of_all_that_it_takes() -> None:
 
 
 def installs(stage: Stage) -> list[str]:
-    return re.findall(r"pip install ([^&]*)", " ".join(stage.said("RUN")))
+    return re.findall(r"pip install ([^&]*)", " && ".join(stage.said("RUN")))
 
 
 def test_every_package_is_locked_by_its_hashes_and_none_is_built() -> None:
@@ -181,4 +181,4 @@ def test_it_exposes_the_usual_ports() -> None:
 def test_its_arguments_are_documented() -> None:
     text = (CHECKOUT / "docs" / "image.md").read_text()
     documented = dict(re.findall(r"^\| `([A-Z]+)` \| `([^`]+)` \|", text, re.MULTILINE))
-    assert documented == ARGUMENTS | dict(said.split("=") for said in IMAGE.said("ARG"))
+    assert documented == {**ARGUMENTS} | dict(said.split("=") for said in IMAGE.said("ARG"))

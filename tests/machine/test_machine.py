@@ -403,7 +403,7 @@ class Road(RuleBasedStateMachine):
 
     def _nothing_flies(self) -> None:
         assert len(self.world.exchange.flights) == 0
-        assert not self.world.exchange._tickets
+        assert not self.world.exchange._turns
         assert not asyncio.all_tasks(self.loop)
         assert not self.model.pending
 

@@ -34,6 +34,7 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
     "whole number": _is_whole,
     "whole number or null": lambda value: value is None or _is_whole(value),
     "number": lambda value: _is_whole(value) or isinstance(value, float),
+    "true or false": lambda value: isinstance(value, bool),
     "true": lambda value: value is True,
     "list of texts": _is_texts,
     "list of decisions": _is_decisions,
@@ -57,7 +58,10 @@ def _own() -> dict[str, Fields]:
     """The events of the gateway itself."""
     rows = re.findall(r"^\| `([\w ]+)` \| \w+ \| ([^|]*)\|", _section("The gateway itself"), re.MULTILINE)
     return {
-        event: {name: (kind.strip(), True) for name, kind in re.findall(r"`(\w+)` ([^,|]+)", fields)}
+        event: {
+            name: (kind.strip(), not condition)
+            for name, kind, condition in re.findall(r"`(\w+)` ([^,|(]+)(\(with [^)]+\))?", fields)
+        }
         for event, fields in rows
     }
 

@@ -325,6 +325,17 @@ def test_what_is_not_documented_is_found(change: Mapping[str, object], mistake: 
     assert mistake in mistakes_of({**line, **change})
 
 
+def test_a_field_may_come_with_a_setting() -> None:
+    line: dict[str, object] = {
+        "event": "revocation recorded",
+        "level": "warning",
+        "timestamp": "2026-11-22T10:27:05.356170Z",
+    }
+    line |= {"kind": "jti", "withdrawn": False, "warnings": 0}
+    assert mistakes_of(line) == mistakes_of({**line, "shared": True}) == []
+    assert mistakes_of({**line, "shared": 1}) == ["shared is no true or false"]
+
+
 def test_every_documented_field_is_written() -> None:
     lines = every_line().lines()
     for event in ("request", "upstream failed", "crashed", "server"):

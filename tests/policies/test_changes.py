@@ -190,6 +190,13 @@ def test_the_way_back_is_the_way_there_the_other_way_round(old: Policies, new: P
                 "client a: limits.resources.chat.fetches: nothing, now 7 a minute, 1 at once",
             ],
         ),
+        (
+            {"limits": Limits(Rate(10.0, 20), exact=True)},
+            [
+                "client a: limits.requests: nothing, now 10 a second, 20 at once",
+                "client a: limits.shared: nothing, now exact",
+            ],
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -98,7 +98,7 @@ async def settled(world: Simulation) -> None:
     await world.settle()
     state = world.budget.state()[ACCOUNT]
     assert (state.waiting, state.in_flight) == (0, 0)
-    assert not world.exchange._tickets
+    assert not world.exchange._turns
 
 
 def is_busy(reply: Reply) -> bool:

@@ -183,7 +183,7 @@ class World(Simulation):
             (dict(protection._targets), dict(protection._accounts)),  # type: ignore[attr-defined]
             (dict(protection._down), repr(dict(protection._rows))),  # type: ignore[attr-defined]
             (self.store.kept[:], self.store.touched, sorted(map(str, self.store._entries.held))),
-            (len(self.exchange.flights), len(self.exchange._tickets), dict(self.budget.state())),
+            (len(self.exchange.flights), len(self.exchange._turns), dict(self.budget.state())),
             (len(self.upstream.sent), len(asyncio.all_tasks())),
             (self.log.tell(), Counter(self.metrics.requests), self.usage.table()),
         )

@@ -19,7 +19,10 @@ from gateway.core.limits import DAY_S, UNLIMITED, Limits, Rate
 from gateway.core.messages import Answer, UpstreamRequest
 from gateway.core.policy import Client
 from gateway.core.replies import Reply
+from gateway.core.requests import Request
 from gateway.emulator import Fault
+from gateway.explain import explain
+from gateway.shared.limits import Alone, SharedLimiter
 from gateway.upstream.budget import Pace
 from tests.simulation import EPOCH, Simulation, chat_path, header, outcome
 from tests.virtual import simulate, virtual
@@ -616,3 +619,47 @@ async def test_a_shadow_of_somebody_unknown_is_told_of() -> None:
     world.adopt((client for client in policies.clients if client.name != "bff"), policies.shadows)
     assert (await world.info(world.chat())).status == 403
     assert decisions(world) == {"allow": 1}
+
+
+# -- exact limits, while nobody answers who counts ----------------------------------------------------------
+
+
+class Nobody:
+    async def charge(self, *_: object, take: bool = True) -> None:
+        """Does not answer."""
+
+
+def cut_off(alone: Alone) -> Simulation:
+    world = limited(Limits(Rate(NEVER, 1), 9, exact=True))
+    world.exchange.limiter = SharedLimiter(world.limiter, Nobody(), alone)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("alone", "statuses"),
+    [(Alone.PER_REPLICA, [200, 429, 429]), (Alone.DENY, [429] * 3), (Alone.ALLOW, [200] * 3)],
+)
+@virtual
+async def test_exact_limits_that_nobody_counts_are_kept_as_is_set(alone: Alone, statuses: list[int]) -> None:
+    world = cut_off(alone)
+    chat = world.chat()
+    assert [(await world.info(chat)).status for _ in range(3)] == statuses
+    await world.settle()
+
+
+@virtual
+async def test_who_is_refused_for_want_of_a_count_is_told_of_which_and_when_to_come_again() -> None:
+    world = cut_off(Alone.DENY)
+    reply = await world.info(world.chat())
+    assert violated_in(reply) == ["requests", "requests-per-day"]
+    assert (header(reply, "retry-after"), header(reply, "ratelimit")) == ("1", None)
+    fields = {b"authorization": b"Bearer bff"}
+    asked = Request("asked", "GET", chat_path("H1-a", "/info").encode(), b"", fields, _no_body)
+    told = dict((await explain(world.exchange, asked)).steps)
+    assert told["limit"] == (
+        "nobody answers who counts requests and requests-per-day for all replicas; again in 1.0 s"
+    )
+
+
+async def _no_body(_: int) -> bytes:
+    return b""

@@ -26,8 +26,8 @@ NAMES = Names("p")
 BEGIN_US = 1_800_054_000_123_456
 SITES = [pytest.param("model"), *VERSIONS]
 
-#: What scripts ask of the server, and what they are told instead: its clock, its name, and not to be quicker in
-#: forgetting than the clock is turned.
+#: What scripts ask of the server, and what they are told: its clock, its name, and not to forget while
+#: the clock stands.
 _ASKED = {
     """  local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
@@ -81,6 +81,14 @@ class ModelSite:
         return said
 
 
+class _Client(Protocol):
+    """What of redis-py is used here; it has no types for it."""
+
+    def execute_command(self, *args: Word) -> Any: ...
+    def pubsub(self) -> Any: ...
+    def close(self) -> None: ...
+
+
 class RedisSite:
     """On a real server."""
 
@@ -97,7 +105,8 @@ class RedisSite:
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Reply | None:
         self.client.execute_command("MSET", "test:now", self.us, "test:server", self.server)
-        return run(self.client, turned(script), keys, args)
+        reply: Reply = run(self.client, turned(script), keys, args)
+        return reply
 
     def empty(self) -> None:
         self.client.execute_command("FLUSHALL")
@@ -116,14 +125,15 @@ class RedisSite:
         self.client.close()
 
 
-def client(server: Server) -> redis.Redis:
+def client(server: Server) -> _Client:
     """Whose answers are as the server gives them."""
-    it = redis.Redis(*server.address, socket_timeout=5.0, retry=Retry(NoBackoff(), 0), protocol=2)
+    it: Any = redis.Redis(*server.address, socket_timeout=5.0, retry=Retry(NoBackoff(), 0), protocol=2)
     it.response_callbacks.clear()
-    return it
+    connected: _Client = it
+    return connected
 
 
-def run(connected: redis.Redis, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
+def run(connected: _Client, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
     with contextlib.suppress(redis.exceptions.NoScriptError):
         return connected.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
     return connected.execute_command("EVAL", script.text, len(keys), *keys, *args)

@@ -99,7 +99,9 @@ class Model:
         if value:
             if len(chat) >= _MANY_FIELDS:
                 now = self._us()
-                for name in [name for name in chat if not self._is_led(chat, name, now)]:
+                for name in [
+                    name for name in chat if not (name.startswith(_LEASE) and self._is_led(chat, name, now))
+                ]:
                     del chat[name]
             chat[field.decode()] = value
         chat.pop(lease, None)

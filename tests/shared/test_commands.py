@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -26,9 +25,9 @@ from gateway.shared.commands import (
     RedisCommands,
     Tallied,
 )
-from gateway.shared.names import Names, Place, chat_of
+from gateway.shared.names import Place, chat_of
 from gateway.shared.scripts import Reply, Script, Word, script
-from tests.shared.contract import NAMES, SITES, ModelSite, RedisSite, Site, client, commands, run, site_of
+from tests.shared.contract import NAMES, SITES, ModelSite, Site, client, commands, run, site_of
 from tests.shared.servers import VERSIONS, Server, Version, redis_server
 
 pytestmark = pytest.mark.anyio
@@ -63,8 +62,8 @@ def b(site: Site) -> RedisCommands:
     return commands(site, "b")
 
 
-async def led(replica: RedisCommands, token: str = "t", place: Place = PLACE) -> Lead:
-    looked = await replica.look(place, token, cold=True)
+async def led(replica: RedisCommands, under: str = "t", place: Place = PLACE) -> Lead:
+    looked = await replica.look(place, under, cold=True)
     assert isinstance(looked, Lead)
     return looked
 
@@ -83,7 +82,7 @@ async def landed(
     return head
 
 
-# -- flights ----------------------------------------------------------------------------------------------------
+# -- flights -------------------------------------------------------------------------------------------------
 
 
 async def test_the_first_leads_and_the_others_follow(site: Site, a: RedisCommands, b: RedisCommands) -> None:
@@ -158,6 +157,14 @@ async def test_a_renewed_lease_lasts(site: Site, a: RedisCommands, b: RedisComma
     assert await b.look(PLACE, "u", cold=True) == Follow(lead.token, 0.6, None)
 
 
+async def test_a_first_lease_may_be_shorter_until_it_is_renewed(site: Site, b: RedisCommands) -> None:
+    a = RedisCommands(site.runner, NAMES, "a", lease_s=LEASE_S, first_lease_s=0.25)
+    lead = await led(a)
+    assert await b.look(PLACE, "u", cold=True) == Follow(lead.token, 0.25, None)
+    assert await a.renew(PLACE, lead.token)
+    assert await b.look(PLACE, "u", cold=True) == Follow(lead.token, LEASE_S, None)
+
+
 async def test_a_late_leader_lands_if_nobody_took_over(site: Site, a: RedisCommands) -> None:
     lead = await led(a)
     site.us += 5_000_000
@@ -175,7 +182,7 @@ async def test_who_lands_nothing_lets_another_lead(site: Site, a: RedisCommands,
     await led(b, "u")
 
 
-async def test_a_write_takes_entries_and_leases(site: Site, a: RedisCommands, b: RedisCommands) -> None:
+async def test_a_write_takes_entries_and_leases(a: RedisCommands, b: RedisCommands) -> None:
     await landed(a, await led(a))
     elsewhere = Place(PLACE.chat, "0" * 16)
     flying = await led(a, "u", elsewhere)
@@ -196,7 +203,7 @@ async def test_another_server_does_not_believe_the_times_of_the_first(site: Site
     assert await a.fetch(PLACE, "0a1b2c3d.t") is None
 
 
-async def test_an_entry_that_was_asked_for_in_the_future_is_none(site: Site, a: RedisCommands) -> None:
+async def test_an_entry_that_was_asked_for_in_the_future_is_none(a: RedisCommands) -> None:
     lead = await led(a)
     head = lead.head(after_s=1.0, refresh_s=2.0, stale_s=3.0)
     assert await a.land(PLACE, lead.token, head + b"\n", b"landed")
@@ -209,7 +216,7 @@ async def test_a_lease_of_an_hour_is_none(site: Site, b: RedisCommands) -> None:
     await led(b, "u")
 
 
-async def test_a_chat_of_ever_more_targets_forgets_the_old_ones(site: Site, a: RedisCommands) -> None:
+async def test_a_chat_of_ever_more_targets_forgets_the_old_ones(a: RedisCommands) -> None:
     flying = await led(a, "flying", Place(PLACE.chat, "f" * 16))
     for number in range(64):
         place = Place(PLACE.chat, f"{number:016x}")
@@ -225,7 +232,7 @@ async def test_a_chat_of_ever_more_targets_forgets_the_old_ones(site: Site, a: R
     assert await a.renew(Place(PLACE.chat, "f" * 16), flying.token)
 
 
-# -- replicas ---------------------------------------------------------------------------------------------------
+# -- replicas ------------------------------------------------------------------------------------------------
 
 
 async def test_a_beat_tells_who_lives_and_comes_back_as_a_mark(
@@ -244,7 +251,7 @@ async def test_a_beat_tells_who_lives_and_comes_back_as_a_mark(
     assert await b.beat(9) == Beat(1, begun, begun)
 
 
-async def test_who_says_goodbye_is_not_waited_for(site: Site, a: RedisCommands, b: RedisCommands) -> None:
+async def test_who_says_goodbye_is_not_waited_for(a: RedisCommands, b: RedisCommands) -> None:
     await a.beat(1)
     await b.beat(1)
     assert await b.bye() is True
@@ -264,7 +271,7 @@ async def test_a_write_has_the_next_number_and_all_hear_of_it(
     for number in (begun + 1, begun + 2):
         raised = await a.raised("123456", 'H"\\é')
         assert raised is not None
-        assert (raised.number, raised.alive) == (number, {"a", "b"})
+        assert (raised.number, raised.alive) == (number, frozenset("ab"))
         [(channel, message)] = site.said()
         told = {"do": "raised", "account": "123456", "id": 'H"\\é', "n": number, "by": "a"}
         assert (channel, json.loads(message)) == (NAMES.all, told)
@@ -302,14 +309,18 @@ async def test_one_replica_is_told(site: Site, a: RedisCommands) -> None:
     assert await a.tell("nobody", b"ack") is False
 
 
-# -- limits -----------------------------------------------------------------------------------------------------
+# -- limits --------------------------------------------------------------------------------------------------
 
 #: Microseconds and the grid of `core.limits` have this step in common: a 64th of a second.
 STEP_US = 15_625
 
 
-def on_both_grids(steps: int, burst: int) -> Rate:
-    return Rate(64 / steps, burst)
+#: Rates whose interval is so many steps however it is reckoned.
+RATES = st.builds(
+    lambda steps, burst: Rate(64 / steps, burst),
+    st.sampled_from([steps for steps in range(1, 65) if Rate(64 / steps, 1).interval_s == steps / 64]),
+    st.integers(1, 8),
+)
 
 
 async def one_charge(replica: RedisCommands, limit: Rate | int, *, take: bool = True) -> Charged:
@@ -322,12 +333,12 @@ async def one_charge(replica: RedisCommands, limit: Rate | int, *, take: bool = 
 schedules = st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=1, max_size=40)
 
 
-@given(st.integers(1, 64), st.integers(1, 8), schedules)
+@given(RATES, schedules)
 @settings(max_examples=25)
 async def test_a_rate_is_reckoned_as_in_one_process(
-    place_to_be: Site, steps: int, burst: int, schedule: list[tuple[int, bool]]
+    place_to_be: Site, rate: Rate, schedule: list[tuple[int, bool]]
 ) -> None:
-    site, rate, tat = place_to_be, on_both_grids(steps, burst), core.UNUSED
+    site, tat = place_to_be, core.UNUSED
     site.empty()
     site.us = 115_200_000 * STEP_US
     replica = commands(site)
@@ -363,13 +374,12 @@ async def test_no_window_admits_more_than_its_rate_and_one_burst(
             assert last - first + 1 <= per_s * window_s + burst + 1e-9
 
 
-@given(st.integers(1, 64), st.integers(1, 8), st.integers(1, 64), st.integers(1, 8), st.integers(0, 8))
+@given(RATES, RATES, st.integers(0, 8))
 @settings(max_examples=40)
 async def test_another_rate_is_no_gift_and_nobody_waits_longer_than_it_says(
-    place_to_be: Site, old_steps: int, old_burst: int, new_steps: int, new_burst: int, uses: int
+    place_to_be: Site, old: Rate, new: Rate, uses: int
 ) -> None:
     site, replica = place_to_be, commands(place_to_be)
-    old, new = on_both_grids(old_steps, old_burst), on_both_grids(new_steps, new_burst)
     site.empty()
     site.us = 115_200_000 * STEP_US
     now, tat = site.us / 1_000_000 - 1_799_999_000, core.UNUSED
@@ -382,6 +392,17 @@ async def test_another_rate_is_no_gift_and_nobody_waits_longer_than_it_says(
     assert charged.wait_s == pytest.approx(wait_s, abs=2e-6)
     after = carried if wait_s > 2e-6 else core.advanced(carried, new, now)
     assert charged.remaining == pytest.approx(core.remaining(after, new, now)[0], abs=1)
+
+
+async def test_a_burst_that_shrank_is_there_as_a_whole_and_no_more(a: RedisCommands) -> None:
+    await one_charge(a, Rate(1, 8))
+    waits = [(await one_charge(a, Rate(1, 2))).wait_s for _ in range(3)]
+    assert waits == [0.0, 0.0, 1.0]
+
+
+async def test_no_rate_is_quicker_for_being_rounded(a: RedisCommands) -> None:
+    await one_charge(a, Rate(3, 1))
+    assert (await one_charge(a, Rate(3, 1))).wait_s == 0.333334
 
 
 async def test_a_request_is_charged_to_all_its_limits_or_to_none(site: Site, a: RedisCommands) -> None:
@@ -402,7 +423,7 @@ async def test_a_request_is_charged_to_all_its_limits_or_to_none(site: Site, a: 
     assert (await one_charge(commands(site, "b"), 2)).remaining == 1
 
 
-async def test_what_is_not_taken_is_told_as_if_it_were(site: Site, a: RedisCommands) -> None:
+async def test_what_is_not_taken_is_told_as_if_it_were(a: RedisCommands) -> None:
     limits: list[tuple[str, Rate | int]] = [("all", Rate(1, 2)), ("day", 2)]
     for _ in range(3):
         foreseen = await a.charge("client", limits, take=False)
@@ -418,7 +439,7 @@ async def test_a_days_quota_is_there_again_at_midnight(site: Site, a: RedisComma
     assert await one_charge(a, 1) == Charged(0.0, 0, DAY_S)
 
 
-async def test_a_quota_that_was_lowered_is_not_negative(site: Site, a: RedisCommands) -> None:
+async def test_a_quota_that_was_lowered_is_not_negative(a: RedisCommands) -> None:
     for _ in range(5):
         await one_charge(a, 10)
     assert (await one_charge(a, 3)).remaining == 0
@@ -432,7 +453,7 @@ async def test_a_clock_that_went_back_locks_nobody_out(site: Site, a: RedisComma
     assert await one_charge(a, Rate(1, 3)) == Charged(1.0, 0, 1.0)
 
 
-# -- tallies ----------------------------------------------------------------------------------------------------
+# -- tallies -------------------------------------------------------------------------------------------------
 
 
 async def test_what_was_counted_is_added_once_however_often_it_is_said(
@@ -449,7 +470,7 @@ async def test_what_was_counted_is_added_once_however_often_it_is_said(
     assert await a.tally(7, 0, 60, {}) == Tallied(0, {})
 
 
-# -- revocations ------------------------------------------------------------------------------------------------
+# -- revocations ---------------------------------------------------------------------------------------------
 
 
 async def test_lines_are_told_from_a_version_on(site: Site, a: RedisCommands, b: RedisCommands) -> None:
@@ -464,7 +485,7 @@ async def test_lines_are_told_from_a_version_on(site: Site, a: RedisCommands, b:
     assert await a.revocations(second) == (second, [])
 
 
-async def test_many_lines_are_told_in_pages_of_whole_versions(site: Site, a: RedisCommands) -> None:
+async def test_many_lines_are_told_in_pages_of_whole_versions(a: RedisCommands) -> None:
     for number in range(11):
         places = {f"{number}-{at}": (b"%d-%d" % (number, at), math.inf) for at in range(97)}
         await a.revoke(places)
@@ -491,7 +512,7 @@ async def test_lines_that_are_over_are_dropped_with_the_next_ones(site: Site, a:
     assert await a.revocations(0) == (left.version + 1, [b"stays", b"new", b"newer"])
 
 
-# -- in memory as on servers ------------------------------------------------------------------------------------
+# -- in memory as on servers ---------------------------------------------------------------------------------
 
 FIELDS = st.sampled_from(["f1", "f2"])
 TOKENS = st.sampled_from(["t1", "t2", "t3"])
@@ -578,7 +599,7 @@ async def test_the_model_says_what_a_server_says(real: Site, calls: list[tuple[s
     assert model.said() == real.said()
 
 
-# -- as it is shipped: the server's own clock, name and memory ----------------------------------------------------
+# -- as it is shipped: the server's own clock, name and memory -----------------------------------------------
 
 
 class Plain:
@@ -587,7 +608,7 @@ class Plain:
     def __init__(self, server: Server) -> None:
         self.client = client(server)
 
-    async def run(self, script: Script, keys: list[str], args: list[Word]) -> Reply | None:
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Reply | None:
         reply: Reply = run(self.client, script, keys, args)
         return reply
 
@@ -655,6 +676,13 @@ async def test_nothing_of_a_chat_or_client_stays_for_ever(server: Server, shippe
 NAMES_OF_A_DAY = (NAMES.day(7), NAMES.replicas_of_day(7))
 
 
+async def test_of_lines_that_are_over_nothing_stays(server: Server, shipped: RedisCommands) -> None:
+    await shipped.revoke({"x": (b"over", 1.0), "y": (b"stays", math.inf)})
+    assert server.command("HKEYS", NAMES.revocations) == [b"y"]
+    for key in (NAMES.revocations_order, NAMES.revocations_over):
+        assert server.command("ZRANGE", key, 0, -1) == [b"y"]
+
+
 async def test_what_only_looks_writes_nothing(server: Server, shipped: RedisCommands) -> None:
     await shipped.charge("client", [("all", Rate(1, 3)), ("day", 3)], take=False)
     await shipped.tally(7, 0, 60, {})
@@ -689,7 +717,7 @@ async def test_foreign_bytes_are_nothing(server: Server, shipped: RedisCommands,
     assert raised.number == beat.writes + 1
 
 
-# -- no answer, or none of ours -----------------------------------------------------------------------------------
+# -- no answer, or none of ours ------------------------------------------------------------------------------
 
 
 class Says:
@@ -733,3 +761,5 @@ async def test_what_is_no_reply_is_none(reply: Reply | None) -> None:
         await a.revocations(0),
     ]
     assert answers == [None] * len(answers)
+    assert set(a.outcomes.values()) == {1}
+    assert {answered for _, answered in a.outcomes} == {reply is not None}

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.limits import (
-    DAY_S,
-    UNUSED,
-    Left,
-    Limits,
-    Rate,
-    Standing,
-    carried,
-    taken,
-    wait_s,
-)
-from gateway.core.limits import (
-    remaining as left_of,
-)
+from gateway.core.limits import DAY_S, Left, Limits, Rate, Standing
 from gateway.core.policy import Client
 from gateway.ports import Limiter
-from gateway.shared.commands import Charged
+from gateway.shared.commands import RedisCommands
 from gateway.shared.limits import Alone, SharedLimiter
+from gateway.shared.names import Names
+from gateway.shared.scripts import Reply, Script, Word
 from gateway.stores.limits import MemoryLimiter
-from tests.stores.limiter_contract import HandClocks, LimiterContract, admitted, client, remaining
+from tests.shared.model import Model
+from tests.stores.limiter_contract import NOON, HandClocks, LimiterContract, admitted, client, remaining
 
 
 def exact(limits: Limits, name: str = "partner") -> Client:
@@ -40,67 +29,25 @@ def exact(limits: Limits, name: str = "partner") -> Client:
 
 
 @dataclass(slots=True)
-class Redis:
-    """The command `charge`, by the reckoning of core/limits."""
-
-    clocks: HandClocks
-    rates: dict[tuple[str, str], tuple[float, Rate]] = field(default_factory=dict)
-    days: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-
-    def charge(self, who: str, limits: Sequence[tuple[str, Rate | int]], *, take: bool) -> list[Charged]:
-        found = [self._found((who, name), quota) for name, quota in limits]
-        if any(one.wait_s for one in found):
-            return found
-        return [self._taken((who, name), quota, take=take) for name, quota in limits]
-
-    def _found(self, key: tuple[str, str], quota: Rate | int) -> Charged:
-        now = self.clocks.now()
-        if isinstance(quota, Rate):
-            tat = self._tat(key, quota)
-            return Charged(wait_s(tat, quota, now), *left_of(tat, quota, now))
-        left, reset_s = quota - self.days[*key, self._today], self._day_ends_in_s
-        return Charged(0.0 if left > 0 else reset_s, max(0, left), reset_s)
-
-    def _taken(self, key: tuple[str, str], quota: Rate | int, *, take: bool) -> Charged:
-        if isinstance(quota, Rate):
-            tat, left, reset_s = taken(self._tat(key, quota), quota, self.clocks.now())
-            if take:
-                self.rates[key] = tat, quota
-            return Charged(0.0, left, reset_s)
-        self.days[*key, self._today] += take
-        left = quota - self.days[*key, self._today] - (not take)
-        return Charged(0.0, left, self._day_ends_in_s)
-
-    def _tat(self, key: tuple[str, str], rate: Rate) -> float:
-        tat, before = self.rates.get(key, (UNUSED, rate))
-        return tat if rate == before else carried(tat, before, rate, self.clocks.now())
-
-    @property
-    def _today(self) -> int:
-        return int(self.clocks.wall() // DAY_S)
-
-    @property
-    def _day_ends_in_s(self) -> float:
-        return (self._today + 1) * DAY_S - self.clocks.wall()
-
-    def flush(self) -> None:
-        self.rates.clear()
-        self.days.clear()
-
-
-@dataclass(slots=True)
 class Wire:
     """The way to Redis, which can be cut."""
 
-    redis: Redis
+    redis: Model
     is_cut: bool = False
 
-    async def charge(
-        self, who: str, limits: Sequence[tuple[str, Rate | int]], *, take: bool = True
-    ) -> Sequence[Charged] | None:
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Reply | None:
         # Whoever else wants to goes first.
         await asyncio.sleep(0)
-        return None if self.is_cut else self.redis.charge(who, limits, take=take)
+        return None if self.is_cut else await self.redis.run(script, keys, args)
+
+
+def redis_at(clocks: HandClocks) -> Model:
+    """Its clock is set by nobody."""
+    return Model(lambda: NOON - 1000.0 + clocks.at)
+
+
+def limiter_of(memory: MemoryLimiter, wire: Wire, alone: Alone) -> SharedLimiter:
+    return SharedLimiter(memory, RedisCommands(wire, Names("p"), "r", lease_s=1.0), alone)
 
 
 class Cluster:
@@ -108,13 +55,13 @@ class Cluster:
 
     def __init__(self, replicas: int, alone: Alone = Alone.PER_REPLICA) -> None:
         self.clocks = HandClocks()
-        self.redis = Redis(self.clocks)
+        self.redis = redis_at(self.clocks)
         self.wires = [Wire(self.redis) for _ in range(replicas)]
         self.memories = [MemoryLimiter(self.clocks.now, self.clocks.wall) for _ in range(replicas)]
         for memory in self.memories:
             memory.divide(replicas)
         self.limiters = [
-            SharedLimiter(memory, wire, alone) for memory, wire in zip(self.memories, self.wires, strict=True)
+            limiter_of(memory, wire, alone) for memory, wire in zip(self.memories, self.wires, strict=True)
         ]
 
     def cut(self, replicas: Sequence[int]) -> None:
@@ -128,7 +75,7 @@ class Cluster:
 class TestExactLimits(LimiterContract):
     def make(self, clocks: HandClocks) -> Limiter:
         memory = MemoryLimiter(clocks.now, clocks.wall)
-        return SharedLimiter(memory, Wire(Redis(clocks)), Alone.DENY)
+        return limiter_of(memory, Wire(redis_at(clocks)), Alone.DENY)
 
     def client(self, limits: Limits, name: str = "partner") -> Client:
         return exact(limits, name)
@@ -139,7 +86,7 @@ class TestExactLimitsAlone(LimiterContract):
 
     def make(self, clocks: HandClocks) -> Limiter:
         memory = MemoryLimiter(clocks.now, clocks.wall)
-        return SharedLimiter(memory, Wire(Redis(clocks), is_cut=True), Alone.PER_REPLICA)
+        return limiter_of(memory, Wire(redis_at(clocks), is_cut=True), Alone.PER_REPLICA)
 
     def client(self, limits: Limits, name: str = "partner") -> Client:
         return exact(limits, name)
@@ -148,7 +95,7 @@ class TestExactLimitsAlone(LimiterContract):
 class TestLimitsThatAreNotExact(LimiterContract):
     def make(self, clocks: HandClocks) -> Limiter:
         memory = MemoryLimiter(clocks.now, clocks.wall)
-        return SharedLimiter(memory, Wire(Redis(clocks), is_cut=True), Alone.DENY)
+        return limiter_of(memory, Wire(redis_at(clocks), is_cut=True), Alone.DENY)
 
 
 # -- with Redis --------------------------------------------------------------------------------------------
@@ -354,7 +301,7 @@ def test_one_outage_lets_in_no_more_than_is_promised(
         await lived(meanwhile)
         cluster.cut([])
         if is_emptied:
-            cluster.redis.flush()
+            cluster.redis.empty()
         await lived(after)
         rounding = REPLICAS - 1 if alone is Alone.PER_REPLICA else 0
         assert total <= Fraction(RATE * at, 1000) + BURST * (1 + MORE_BURSTS[alone, is_emptied]) + rounding

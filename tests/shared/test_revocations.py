@@ -227,6 +227,30 @@ async def test_one_at_a_time(shelf: Shelf, tmp_path: Path) -> None:
     assert shelf.commands <= 3
 
 
+@pytest.mark.anyio
+async def test_who_waits_for_news_that_another_is_reading_has_them_then(shelf: Shelf, tmp_path: Path) -> None:
+    one, other = Replica(shelf, tmp_path / "one"), Replica(shelf)
+    await one.record({"client": "bff"})
+    reading = asyncio.create_task(other.mark())
+    await asyncio.sleep(0)
+    await other.mark()
+    assert other.has("bff") == [True]
+    await reading
+
+
+@pytest.mark.anyio
+async def test_a_look_that_is_given_up_is_begun_anew(shelf: Shelf, tmp_path: Path) -> None:
+    one, other = Replica(shelf, tmp_path / "one"), Replica(shelf)
+    await one.record({"client": "bff"})
+    reading = asyncio.create_task(other.mark())
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert other.has("bff") == [False]
+    await other.mark()
+    assert other.has("bff") == [True]
+
+
 Step = tuple[str, int, str, int | None]
 STEPS = st.tuples(
     st.sampled_from(["revoke", "revoke", "withdraw", "mark", "mark", "cut", "empty", "restart"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.shared.servers import VERSIONS, Version, needs_debian, redis_server, replica_of, sentinels, until
+from tests.shared.servers import VERSIONS, Version, needs_debian, redis_server, replica_of, sentinels
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -42,14 +42,6 @@ def test_a_replica_takes_no_writes(tmp_path: Path) -> None:
 def test_tls(tmp_path: Path) -> None:
     with redis_server(tmp_path / "server", version="debian", tls=tmp_path / "tls") as server:
         assert server.command("PING")
-
-
-@needs_debian
-def test_sentinels_agree_on_another_master_when_the_first_is_killed(tmp_path: Path) -> None:
-    with sentinels(tmp_path, password="hush", sentinel_password="quiet") as them:
-        assert them.master_port() == them.master.port
-        them.master.kill()
-        until(lambda: them.master_port() == them.replica.port)
 
 
 @needs_debian

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
@@ -15,49 +15,32 @@ from hypothesis import strategies as st
 
 from gateway.core.limits import DAY_S, Limits
 from gateway.observe.usage import Usage
-from gateway.shared.commands import Tallied
+from gateway.shared.commands import RedisCommands
+from gateway.shared.names import Names
+from gateway.shared.scripts import Reply, Script, Word
 from gateway.shared.tallies import DAYS, Tallies
 from gateway.stores.limits import MemoryLimiter
-from tests.stores.limiter_contract import HandClocks, admitted, client
+from tests.shared.model import Model
+from tests.stores.limiter_contract import NOON, HandClocks, admitted, client
 
 #: What becomes of a batch: it is answered, or lost, or its answer is.
 Fate = Literal["answered", "lost", "unanswered"]
 
 
 @dataclass(slots=True)
-class Redis:
-    """The command `tally`, for all replicas."""
-
-    totals: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    numbers: dict[tuple[int, int], int] = field(default_factory=dict)
-
-    def tally(self, replica: int, day: int, number: int, deltas: Mapping[str, int]) -> Tallied:
-        known = self.numbers.get((day, replica), 0)
-        if number > known:
-            self.numbers[day, replica] = number
-            self.totals[day].update(deltas)
-        return Tallied(known, dict(self.totals[day]))
-
-    def flush(self) -> None:
-        self.totals.clear()
-        self.numbers.clear()
-
-
-@dataclass(slots=True)
 class Wire:
-    redis: Redis
-    replica: int
+    """The way to Redis. Each batch is for the day at the end of its key."""
+
+    redis: Model
     fate: Fate = "answered"
     asked: list[int] = field(default_factory=list)
 
-    async def tally(self, day: int, number: int, life_s: int, deltas: Mapping[str, int]) -> Tallied | None:
-        assert life_s == DAYS * DAY_S
-        assert bool(number) == bool(deltas)
-        self.asked.append(day)
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Reply | None:
+        self.asked.append(int(keys[0].rpartition(":")[2]))
         if self.fate == "lost":
             return None
-        tallied = self.redis.tally(self.replica, day, number, deltas)
-        return tallied if self.fate == "answered" else None
+        reply = await self.redis.run(script, keys, args)
+        return reply if self.fate == "answered" else None
 
 
 class Replica:
@@ -65,12 +48,13 @@ class Replica:
 
     _processes = count()
 
-    def __init__(self, redis: Redis, clocks: HandClocks) -> None:
+    def __init__(self, redis: Model, clocks: HandClocks) -> None:
         self.clocks = clocks
-        self.wire = Wire(redis, next(self._processes))
+        self.wire = Wire(redis)
+        commands = RedisCommands(self.wire, Names("p"), f"r{next(self._processes)}", lease_s=1.0)
         self.usage = Usage(clocks.wall)
         self.limiter = MemoryLimiter(clocks.now, clocks.wall)
-        self.tallies = Tallies(self.wire, {"usage": self.usage, "limits": self.limiter}, clocks.wall)
+        self.tallies = Tallies(commands, {"usage": self.usage, "limits": self.limiter}, clocks.wall)
 
     def sync(self, fate: Fate = "answered") -> bool:
         self.wire.fate = fate
@@ -87,11 +71,13 @@ class Replica:
 
 WHO = client(Limits(requests_per_day=10), name="bff")
 #: Of `HandClocks`.
+TODAY = NOON // DAY_S
 FIRST, SECOND = "2026-11-03", "2026-11-04"
 
 
-def two() -> tuple[Redis, Replica, Replica]:
-    redis, clocks = Redis(), HandClocks()
+def two() -> tuple[Model, Replica, Replica]:
+    clocks = HandClocks()
+    redis = Model(clocks.wall)
     return redis, Replica(redis, clocks), Replica(redis, clocks)
 
 
@@ -104,6 +90,7 @@ def test_replicas_know_what_all_have_counted() -> None:
     # One's own counts since are there at once.
     here.serve(1)
     assert (here.requests(), there.requests()) == ({FIRST: 6}, {FIRST: 5})
+    assert here.limiter.counted(TODAY) == {"bff/requests-per-day": 4}
     # Of a day's quota of 10, six are used; the other knows of five.
     assert (there.serve(9), here.serve(9)) == (5, 4)
 
@@ -128,7 +115,7 @@ def test_what_was_not_answered_counts_once_with_what_came_since(fate: Fate) -> N
     assert not here.sync(fate)
     here.serve(3)
     assert not here.sync(fate)
-    assert here.sync()
+    # One that ends now has told everything.
     assert here.sync()
     there.sync()
     assert there.requests() == here.requests() == {FIRST: 5}
@@ -152,7 +139,7 @@ def test_a_redis_that_was_emptied_is_told_again() -> None:
     for one in (here, there):
         one.serve(3)
         one.sync()
-    redis.flush()
+    redis.empty()
     here.serve(1)
     for one in (here, there, here, there, here):
         one.sync()
@@ -167,7 +154,7 @@ def test_a_redis_that_was_emptied_takes_back_nothing() -> None:
     there.serve(8)
     there.sync()
     here.sync()
-    redis.flush()
+    redis.empty()
     here.sync()
     assert here.requests() == {FIRST: 8}
     assert here.serve(9) == 2
@@ -216,7 +203,8 @@ _acts = st.lists(
 @settings(max_examples=50)
 @given(_acts)
 def test_whatever_gets_lost_nothing_is_counted_twice_or_not_at_all(acts: list[tuple[int, str, int]]) -> None:
-    redis, clocks = Redis(), HandClocks()
+    clocks = HandClocks()
+    redis = Model(clocks.wall)
     replicas = [Replica(redis, clocks) for _ in range(3)]
     served: Counter[int] = Counter()
     for number, act, many in acts:
@@ -232,7 +220,7 @@ def test_whatever_gets_lost_nothing_is_counted_twice_or_not_at_all(acts: list[tu
             case "midnight":
                 clocks.sleep(DAY_S)
             case "flush":
-                redis.flush()
+                redis.empty()
             case "answered" | "lost" | "unanswered":
                 one.sync(act)
         assert all(sum(each.requests().values()) <= served.total() for each in replicas)

@@ -41,11 +41,6 @@ class Sample:
     status: int
     replica: int
 
-    @property
-    def is_error(self) -> bool:
-        """Whether it was lost, or the gateway's fault."""
-        return self.status == 0 or self.status >= 500
-
 
 async def timed(client: Client, question: bytes, replica: int) -> Sample:
     """Ask, and take the time."""

@@ -93,7 +93,6 @@ async def part(name: str, folder: Path, redis: Server, seconds: float) -> bool:
             await asyncio.to_thread(redis.kill)
             await asyncio.sleep(came - time.monotonic())
             await asyncio.to_thread(redis.start)
-            came = time.monotonic()
         samples = list(chain.from_iterable(await loops))
         failures = await stand.shared("failures")
     return told(*judged(name, samples, killed, came, failures))

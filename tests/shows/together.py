@@ -5,7 +5,8 @@ Prints one JSON line a part, with the bounds that did not hold. As arguments it 
 - `polls`: each replica has 100 clients, evenly phased, that poll one chat once a second: one replica on its
   own, then four that share a Redis; these with Redis killed, and with one of them killed while it leads a
   flight that others wait for. The first second is left out of all counts of requests;
-- `cold`: 400 clients, each with a token of its own and connected before, ask for one cold chat at once.
+- `cold`: 400 clients, each with its token, ask for one cold chat at once. They are connected, and have
+  asked for another chat before.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 import uvloop
 
-from gateway.demo.wire import Client
+from gateway.demo.wire import Client, Response
 from tests.shared.servers import Server, redis_server
 from tests.shows.cluster import REPLICAS, Cluster, Sample, cluster, p99_ms, statuses, timed, told, url_of
 from tests.shows.stand import HOST, UPSTREAM_S, asking, info_path
@@ -149,7 +150,7 @@ async def polls(folder: Path, redis: Server, seconds: int) -> bool:
         death = Death(stand)
         killed = await polled(stand, seconds, death)
         forgotten_s = await stand.until_together(REPLICAS - 1)
-        flights = await stand.shared("flights")
+        flights, failures = await stand.shared("flights"), await stand.shared("failures")
     victim = REPLICAS - 1
     left = [sample for sample in (*killed.samples, *death.followers) if sample.replica != victim]
     longest_s = max(sample.seconds for sample in left)
@@ -180,6 +181,7 @@ async def polls(folder: Path, redis: Server, seconds: int) -> bool:
         "back_after_s": round(back_s, 2),
         "dead_forgotten_after_s": round(forgotten_s, 2),
         **flights,
+        **failures,
     }
     return told(figures, bounds)
 
@@ -197,26 +199,39 @@ class Rush:
     seconds: float
 
 
-async def rush(stand: Cluster, fault: Mapping[str, object]) -> Rush:
-    """Connect them all, let all of them ask in one breath."""
-    chat = await stand.chat()
-    await stand.control("DELETE", "faults")
-    if fault:
-        await stand.control("POST", "faults", {"resource": "info", "times": None, "applies": True, **fault})
-    await stand.control("POST", "reset")
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Clients of all replicas, each with its token."""
+
+    clients: tuple[Client, ...]
+    tokens: tuple[str, ...]
+
+    async def ask(self, chat: str) -> list[Response]:
+        """All ask for the chat in one breath."""
+        questions = [asking(info_path(chat), token) for token in self.tokens]
+        asked = zip(self.clients, questions, strict=True)
+        return await asyncio.gather(*(client.ask(question) for client, question in asked))
+
+
+async def crowd(stand: Cluster, known: str) -> Crowd:
+    """All are connected, and all tokens are known: they have asked for another chat."""
     ports = [replica.public for replica in stand.replicas]
-    crowd = [Client(HOST, ports[index % len(ports)]) for index in range(CROWD)]
-    await asyncio.gather(*(client.open() for client in crowd))
-    # The kernel connects at once; the gateways are still taking in these and letting the last crowd go.
+    clients = tuple(Client(HOST, ports[index % len(ports)]) for index in range(CROWD))
+    it = Crowd(clients, tuple(stand.token() for _ in clients))
+    await it.ask(known)
+    return it
+
+
+async def rush(stand: Cluster, them: Crowd, fault: Mapping[str, object]) -> Rush:
+    """They ask for a chat that nobody has asked for."""
+    chat = await stand.chat()
+    if fault:
+        await stand.control("POST", "faults", {"chat": chat, "times": None, "applies": True, **fault})
     await asyncio.sleep(SETTLE_S)
-    questions = [asking(info_path(chat), stand.token()) for _ in crowd]
     began = time.monotonic()
-    asked = [client.ask(question) for client, question in zip(crowd, questions, strict=True)]
-    answers = await asyncio.gather(*asked)
-    for client in crowd:
-        client.close()
+    answers = await them.ask(chat)
     return Rush(
-        await stand.upstream_requests(),
+        await stand.fetches(chat),
         Counter(answer.status for answer in answers),
         len({answer.body for answer in answers}),
         max(answer.received for answer in answers) - began,
@@ -227,12 +242,13 @@ async def cold(folder: Path, redis: Server, _: int) -> bool:
     rushes: dict[str, list[Rush]] = {}
     async with cluster(folder / "cold", url_of(redis.address)) as stand:
         await stand.until_together()
+        them = await crowd(stand, await stand.chat())
         for name, (fault, _status) in ENDINGS.items():
             for _ in range(ROUNDS):
-                rushes.setdefault(name, []).append(await rush(stand, fault))
+                rushes.setdefault(name, []).append(await rush(stand, them, fault))
                 if name == "429":
-                    await asyncio.sleep(PAUSE_S + SETTLE_S)
-        flights = await stand.shared("flights")
+                    await asyncio.sleep(PAUSE_S)
+        flights, failures = await stand.shared("flights"), await stand.shared("failures")
     bounds = {
         name: all(
             one.upstream_requests == one.distinct_bodies == 1 and one.statuses == {ENDINGS[name][1]: CROWD}
@@ -249,7 +265,9 @@ async def cold(folder: Path, redis: Server, _: int) -> bool:
         }
         for name, rounds in rushes.items()
     }
-    return told({"show": "together", "part": "cold", "clients": CROWD, **figures, **flights}, bounds)
+    return told(
+        {"show": "together", "part": "cold", "clients": CROWD, **figures, **flights, **failures}, bounds
+    )
 
 
 # -- all -------------------------------------------------------------------------------------------------

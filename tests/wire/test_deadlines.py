@@ -5,37 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
 from gateway.edge.operators import MAX_OPERATORS
 from gateway.edge.protocol import LINGER_BYTES, Bounds
-from tests.edge.road import BOUNDS, GET, PUT, Road, on_sockets, replies
+from tests.edge.road import BOUNDS, GET, PUT, Road, client, heard, on_sockets, replies
 from tests.support import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 SHORT = replace(BOUNDS, head_s=0.2, body_s=0.3, idle_s=0.4, send_s=0.5)
 MANY = 50
-
-
-@contextlib.asynccontextmanager
-async def client(
-    address: tuple[str, int],
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection(*address)
-    try:
-        yield reader, writer
-    finally:
-        writer.transport.abort()
-
-
-async def heard(reader: asyncio.StreamReader) -> bytes:
-    """All until the end."""
-    async with asyncio.timeout(PATIENCE_S):
-        return await reader.read()
 
 
 async def gone(reader: asyncio.StreamReader) -> None:

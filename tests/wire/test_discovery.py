@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from gateway.configuration import Misconfigured, configure
-from gateway.demo.stage import ACCOUNT, set_stage
+from gateway.demo.stage import ACCOUNT
 from gateway.emulator import Emulator, EmulatorConfig, EmulatorServer, Fault, Hang, serve
 from gateway.upstream.accounts import Account, Accounts, Discovery
 from gateway.upstream.keys import AppKeys
-from tests.support import APP_KEY, PUBLIC_URL, World, account_path, chat_path, links_of, until, world
+from tests.support import APP_KEY, PUBLIC_URL, World, account_path, chat_path, links_of, staged, until, world
 
 pytestmark = pytest.mark.anyio
 
@@ -192,15 +192,7 @@ async def test_an_account_does_not_move_out_of_the_allowed_domains(tmp_path: Pat
     ],
 )
 def test_plain_http_needs_leave(tmp_path: Path, account: dict[str, object], is_taken: bool) -> None:
-    stage = set_stage(
-        tmp_path,
-        listen="127.0.0.1:0",
-        admin_listen="127.0.0.1:0",
-        public_url=PUBLIC_URL,
-        upstream_url="http://127.0.0.1:1",
-        app_key=APP_KEY,
-        accounts={ACCOUNT: {**account, "app_key_file": "app-key"}},
-    )
+    stage = staged(tmp_path, accounts={ACCOUNT: {**account, "app_key_file": "app-key"}})
     with contextlib.nullcontext() if is_taken else pytest.raises(Misconfigured) as refused:
         configure(stage.config, {})
     if not is_taken:

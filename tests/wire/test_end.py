@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from gateway.demo.stage import ISSUER, Stage, set_stage
+from gateway.demo.stage import ISSUER, Stage
 from gateway.edge.server import GRACE_S
 from gateway.observe.logs import PIPE_BYTES
 from tests.cli.processes import line_of, started, status_of
-from tests.support import PATIENCE_S, account_path
+from tests.support import PATIENCE_S, account_path, staged
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 #: Longer than any test takes: who waits for it has failed.
@@ -72,15 +72,7 @@ def silent() -> Iterator[socket.socket]:
 
 def set_up(folder: Path, upstream: socket.socket, **settings: Any) -> Stage:
     host, port = upstream.getsockname()
-    return set_stage(
-        folder,
-        listen="127.0.0.1:0",
-        admin_listen="127.0.0.1:0",
-        public_url="http://127.0.0.1:8080",
-        upstream_url=f"http://{host}:{port}",
-        app_key="key",
-        **settings,
-    )
+    return staged(folder, f"http://{host}:{port}", **settings)
 
 
 @contextlib.contextmanager
@@ -278,15 +270,8 @@ def logging_to(stderr: int, folder: Path, **options: Any) -> Iterator[tuple[subp
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         public, private = (f"127.0.0.1:{each.getsockname()[1]}" for each in sockets)
-        stage = set_stage(
-            folder,
-            listen=public,
-            admin_listen=private,
-            public_url="http://127.0.0.1:8080",
-            upstream_url="http://127.0.0.1:9",
-            app_key="key",
-            admin={"open_metrics": True},
-            drain_delay_s=0,
+        stage = staged(
+            folder, listen=public, admin_listen=private, admin={"open_metrics": True}, drain_delay_s=0
         )
     with started("serve", "--config", str(stage.config), stderr=stderr, **options) as process:
         until(lambda: not refused(private) and status_of(private, "/readyz") == 200)

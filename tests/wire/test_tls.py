@@ -9,7 +9,6 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway.config.settings import server_context
 from gateway.edge.protocol import Bounds
-from tests.edge.road import BOUNDS, GET, PUT, Road, on_sockets, replies
+from tests.edge.road import BOUNDS, GET, PUT, Road, client, heard, on_sockets, replies
 from tests.support import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
@@ -41,24 +40,6 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     chain.write_bytes(signed.public_bytes(Encoding.PEM))
     secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return chain, secret
-
-
-@contextlib.asynccontextmanager
-async def client(
-    address: tuple[str, int], chain: Path
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """One that trusts nobody else."""
-    trusting = ssl.create_default_context(cafile=str(chain))
-    reader, writer = await asyncio.open_connection(*address, ssl=trusting, server_hostname=chain.stem)
-    try:
-        yield reader, writer
-    finally:
-        writer.transport.abort()
-
-
-async def heard(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(PATIENCE_S):
-        return await reader.read()
 
 
 async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[str]:
