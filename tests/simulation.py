@@ -183,8 +183,9 @@ async def nothing() -> Failed:
 class Simulation:
     """Edge, exchange and emulator on one virtual clock. Make it inside `simulate`.
 
-    Several may share an `upstream`, and other things by `replicas`. Without `short_cut` all that comes over a `connection` takes the road. Whoever ends grants before their
-    time, other than by the methods here, has to tell `news`.
+    Several may share an `upstream`, and other things by `replicas`. Without `short_cut` all that comes over a
+    `connection` takes the road. Whoever ends grants before their time, other than by the methods here, has to
+    tell `news`.
     """
 
     def __init__(

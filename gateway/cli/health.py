@@ -83,7 +83,7 @@ def _ending_after(seconds: float, late: Exception) -> Iterator[None]:
         raise late
 
     signal.signal(signal.SIGALRM, ring)
-    pass
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:

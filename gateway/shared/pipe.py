@@ -22,7 +22,7 @@ Outcome = Reply | Failed
 class Command:
     """A command on its way. It is settled once, by its reply, by its deadline, or by the end of its pipe."""
 
-    __slots__ = ("answer", "data", "is_excused", "is_sent", "is_settled", "timer", "until")
+    __slots__ = ("answer", "data", "excuses", "is_sent", "is_settled", "timer", "until")
 
     def __init__(self, data: bytes, answer: asyncio.Future[Outcome], until: float) -> None:
         self.data = data
@@ -31,7 +31,7 @@ class Command:
         self.timer: asyncio.TimerHandle | None = None
         self.is_sent = False
         self.is_settled = False
-        self.is_excused = False
+        self.excuses = 0
 
     def settle(self, outcome: Outcome) -> bool:
         """Whether it was not settled before."""

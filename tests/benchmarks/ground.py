@@ -26,7 +26,7 @@ from tests.benchmarks.upstream import Upstream
 APP_KEY = "e0000000000000000000000000000001"
 LIFETIME_S = 12 * 3600
 #: One client has limits, as high as they go; the other has none.
-LIMITED, UNLIMITED, STRICTER, VIEWING = "bench", "free", "stricter", "viewing"
+LIMITED, UNLIMITED, STRICTER, VIEWING, EXACT = "bench", "free", "stricter", "viewing", "exact"
 CHAT = "H6249979066121302517-1027c4d1c386bbc4cd613e30d8f16adfK5279348"
 JSON = "application/json"
 _LIMITS = {"requests": {"per_second": 100_000, "burst": 100_000}}
@@ -198,6 +198,7 @@ def ground() -> Iterator[Ground]:
             LIMITED: client(LIMITED, limits=_LIMITS),
             UNLIMITED: client(UNLIMITED),
             STRICTER: client(STRICTER, limits=deepcopy(_MORE_LIMITS)),
+            EXACT: client(EXACT, limits={**deepcopy(_LIMITS), "shared": "exact"}),
             VIEWING: client(VIEWING, limits=deepcopy(_LIMITS), view={"hide": ["agentName", "visitorName"]}),
         }
         write_clients(folder / "policies", "bench", clients)

@@ -232,7 +232,7 @@ class Ground:
     async def is_at_rest(self) -> None:
         gateway = self.it.gateway
         await self.it.flights_landed()
-        assert not gateway.exchange._tickets
+        assert not gateway.exchange._turns
         assert gateway.transport._places._value == PLACES
         assert all(not (state.waiting or state.in_flight) for state in gateway.budget.state().values())
         # Whoever asks one at a time needs one connection, and no other is left open by anybody.

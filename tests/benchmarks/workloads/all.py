@@ -16,6 +16,7 @@ from tests.benchmarks.workloads import (
     f_idle,
     features,
     g_memory,
+    h_replicas,
     start,
 )
 
@@ -28,6 +29,7 @@ WORKLOADS: Mapping[str, Callable[[Ground, Scale], Result]] = {
     "e": e_forwarding.run,
     "f": f_idle.run,
     "g": g_memory.run,
+    "h": h_replicas.run,
     "curves": curves.run,
     "start": start.run,
 }
