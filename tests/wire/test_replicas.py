@@ -250,17 +250,181 @@ async def _is_served(it: World, target: str) -> bool:
 async def test_usage_is_that_of_both(tmp_path: Path, redis: Server) -> None:
     async with pair(tmp_path, redis, prefix="usage") as it:
         target = chat_path(it.one.chat(), "/info")
-        for side, times in zip(it.both, (3, 4), strict=True):
-            for _ in range(times):
-                await side.get(target)
-
-        async def is_summed(side: World) -> bool:
-            said = (await operate(side, "GET", "/usage")).json()
-            return [row["requests"] for row in _rows(said) if row["client"] == "bff"] == [7]
-
+        for side in (it.one, it.one, it.other, it.other, it.other):
+            assert (await side.get(target)).status == 200
         for side in it.both:
-            await eventually(lambda side=side: is_summed(side))
+            await eventually(lambda side=side: _is_used(side, "bff", 5))
 
 
-def _rows(said: Any) -> Any:
-    return said
+async def _is_used(it: World, client: str, requests: int) -> bool:
+    rows = (await operate(it, "GET", "/usage")).json()
+    return sum(row["requests"] for row in rows if row["client"] == client) == requests
+
+
+@pytest.mark.parametrize("limit", ["requests: {per_minute: 1, burst: 5}", "requests_per_day: 5"])
+async def test_an_exact_limit_is_one_for_both(tmp_path: Path, redis: Server, limit: str) -> None:
+    limits = f"{{shared: exact, {limit}}}"
+    async with pair(tmp_path, redis, limits=limits, prefix=f"limit-{len(limit)}") as it:
+        target = chat_path(it.one.chat(), "/info")
+        sides = [it.both[index % 2] for index in range(8)]
+        answers = [await side.ask("GET", target, subject="partner") for side in sides]
+        assert [answer.status for answer in answers] == [200] * 5 + [429] * 3
+
+
+async def test_a_share_of_a_limit_is_half_of_it(tmp_path: Path, redis: Server) -> None:
+    limits = "{requests: {per_minute: 1, burst: 6}}"
+    async with pair(tmp_path, redis, limits=limits, prefix="shares") as it:
+        target = chat_path(it.one.chat(), "/info")
+        for side in it.both:
+            answers = [await side.ask("GET", target, subject="partner") for _ in range(4)]
+            assert [answer.status for answer in answers] == [200] * 3 + [429]
+
+
+# -- without Redis, and with a strange one ---------------------------------------------------------------
+
+
+async def test_without_redis_both_go_on_and_come_back(tmp_path: Path) -> None:
+    with redis_server(tmp_path / "redis") as redis:
+        async with pair(tmp_path, redis) as it:
+            await _asked(it, times=1)
+            redis.kill()
+            await until(lambda: not any(status(side)["up"] for side in it.both))
+            await _asked(it, times=2)
+            for side in it.both:
+                assert await metric(side, "shared_up") == await metric(side, "shared_whole") == 0
+                told = (await operate(side, "GET", "/readyz?verbose")).json()
+                assert told["ready"]
+                assert not told["shared"]["up"]
+                assert told["shared"]["last_error"]
+            redis.start()
+            await it.until_together()
+            for side in it.both:
+                assert await metric(side, "shared_up") == await metric(side, "shared_whole") == 1
+            await _asked(it, times=1)
+
+
+async def _asked(it: Pair, times: int) -> None:
+    """Both are asked for a new chat: the upstream so many times."""
+    target = chat_path(it.one.chat(), "/info")
+    before = it.one.upstream_requests()
+    for side in it.both:
+        assert (await side.get(target)).status == 200
+    assert it.one.upstream_requests() == before + times
+
+
+async def test_a_replica_that_starts_without_redis_shares_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    with redis_server(tmp_path / "redis") as redis:
+        redis.kill()
+        starting = asyncio.create_task(_start_and_ask(tmp_path, redis))
+        await asyncio.sleep(0.5)
+        redis.start()
+        await starting
+
+
+async def _start_and_ask(folder: Path, redis: Server) -> None:
+    async with pair(folder, redis) as it:
+        await _asked(it, times=1)
+
+
+def _cut(value: bytes) -> bytes:
+    return value[:-20]
+
+
+def _older(value: bytes) -> bytes:
+    """Of a server that is no more."""
+    head, _, payload = value.partition(b"\n")
+    *times, token = head.split(b" ")
+    return b" ".join([*times, b"00000000" + token[8:]]) + b"\n" + payload
+
+
+FOREIGN: Mapping[str, Callable[[bytes], bytes]] = {
+    "text": lambda _: b"hello",
+    "nothing": lambda _: b"",
+    "a head alone": lambda value: value.partition(b"\n")[0] + b"\n",
+    "cut": _cut,
+    "another server's": _older,
+    "pickled": lambda value: value.partition(b"\n")[0] + b"\ncos\nsystem\n(S'true'\ntR.",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_what_somebody_else_wrote_there_is_not_served(here: Pair, name: str) -> None:
+    key, field, target = await _kept(here)
+    here.redis.command("HSET", key, field, FOREIGN[name](here.redis.command("HGET", key, field)))
+    served = await here.other.get(target)
+    assert (served.status, served.body) == (200, (await here.one.get(target)).body)
+    assert here.one.upstream_requests() == 2
+
+
+async def test_another_chats_answer_is_not_served(here: Pair) -> None:
+    key, field, _ = await _kept(here)
+    foreign = here.redis.command("HGET", key, field)
+    key, field, target = await _kept(here)
+    here.redis.command("HSET", key, field, foreign)
+    assert (await here.other.get(target)).body == (await here.one.get(target)).body
+    assert here.one.upstream_requests() == 3
+
+
+async def test_a_key_of_another_kind_harms_nothing(here: Pair) -> None:
+    key, _, target = await _kept(here)
+    here.redis.command("SET", key, "hello")
+    assert (await here.other.get(target)).status == 200
+    wrote = await here.other.write("PUT", f"{target}/visitorName", {"visitorName": "Zoe"})
+    assert wrote.status == 201
+    assert b"Zoe" in (await here.other.get(target)).body
+
+
+async def _kept(it: Pair) -> tuple[bytes, bytes, str]:
+    """A new chat's info, fetched by the first replica: its key and field in Redis, and its path."""
+    before = set(it.keys("chat:*"))
+    target = chat_path(it.one.chat(), "/info")
+    assert (await it.one.get(target)).status == 200
+    [key] = set(it.keys("chat:*")) - before
+    [field] = [name for name in it.redis.command("HKEYS", key) if not name.startswith(b"lease:")]
+    return key, field, target
+
+
+# -- secrets ---------------------------------------------------------------------------------------------
+
+
+def everything(redis: Server) -> bytes:
+    """All that is stored, keys and values."""
+    readers = {b"hash": ("HGETALL",), b"zset": ("ZRANGE", 0, -1), b"string": ("GET",)}
+    found = []
+    for key in redis.command("KEYS", "*"):
+        command, *rest = readers[redis.command("TYPE", key)]
+        said = redis.command(command, key, *rest)
+        found += [key, *([said] if isinstance(said, bytes) else said)]
+    return b"\n".join(found)
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+async def test_with_a_key_nothing_of_a_chat_is_to_be_read_in_redis(tmp_path: Path, is_sealed: bool) -> None:
+    (tmp_path / "key").write_text(base64.b64encode(os.urandom(32)).decode() + "\n")
+    of_redis = {"encryption_key_file": str(tmp_path / "key")} if is_sealed else {}
+    with redis_server(tmp_path / "redis") as redis:
+        async with pair(tmp_path, redis, **of_redis) as it:
+            target = chat_path(it.one.chat(), "/info")
+            await it.one.write("PUT", f"{target}/visitorName", {"visitorName": "Persephone"})
+            served = [await side.get(target) for side in it.both]
+            assert all(b"Persephone" in answer.body for answer in served)
+            assert it.emulator.counts().total(resource="info") == 1
+            stored = everything(redis)
+            assert (b"Persephone" in stored) == (not is_sealed)
+            assert target.split("/")[-2].encode() not in stored
+
+
+async def test_with_a_password(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("open-sesame\n")
+    with redis_server(tmp_path / "redis", password="open-sesame") as redis:
+        async with pair(tmp_path, redis, password_file=str(tmp_path / "password")) as it:
+            await _asked(it, times=1)
+            assert not any("open-sesame" in side.log.getvalue() for side in it.both)
+
+
+@needs_debian
+async def test_over_tls(tmp_path: Path) -> None:
+    with redis_server(tmp_path / "redis", version="debian", tls=tmp_path / "tls") as redis:
+        trusted = str(tmp_path / "tls" / CA_FILE)
+        async with pair(tmp_path, redis, scheme="rediss", ca_file=trusted) as it:
+            await _asked(it, times=1)
