@@ -1,4 +1,4 @@
-"""Emulator and gateway as processes of their own, which never outlive this one."""
+"""Processes of their own, which never outlive this one: emulator, gateways, Redis."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pathlib import Path
 
 START_S = 15.0
 STOP_S = 4.0
+#: What runs our own commands.
+OURS = (sys.executable, "-m", "gateway")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -32,14 +34,14 @@ def free_ports(count: int) -> list[int]:
 class Child:
     """One running command."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, program: Sequence[str] = OURS) -> None:
         self.name = command[0]
         self.log = log
         # A setting in the environment is meant for a gateway of one's own.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_GATEWAY_")}
         with log.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
-                [sys.executable, "-m", "gateway", *command],
+            self._process = subprocess.Popen(  # noqa: S603 - our own arguments
+                [*program, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -69,14 +71,18 @@ class Child:
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once, in the middle of whatever it does."""
+        self._process.kill()
+        self._process.wait()
 
 
 @contextlib.contextmanager
-def child(command: Sequence[str], log: Path) -> Iterator[Child]:
+def child(command: Sequence[str], log: Path, program: Sequence[str] = OURS) -> Iterator[Child]:
     """`chat-gateway` with these arguments, while the block runs; what it prints goes to `log`."""
-    started = Child(command, log)
+    started = Child(command, log, program)
     try:
         yield started
     finally:

@@ -7,29 +7,33 @@ import contextlib
 import dataclasses
 import json
 import resource
-import secrets
 import signal
-import tempfile
 import time
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import uvloop
 from rich.console import Console
 
 from gateway.demo.acts import Stand, perform
-from gateway.demo.children import Child, child, free_ports
 from gateway.demo.drive import Drive, Poller, start_chats
 from gateway.demo.evidence import Evidence
 from gateway.demo.figures import COLLAPSED, HIT, MISS, STALE, Figures, Tally
-from gateway.demo.screen import acts_told, curl_lines, explanation, operator_lines, say, showing
-from gateway.demo.stage import ACCOUNT, Stage, set_stage
-from gateway.demo.wire import Client, request
+from gateway.demo.replicas import play
+from gateway.demo.screen import (
+    acts_told,
+    curl_lines,
+    explanation,
+    operator_lines,
+    replicas_told,
+    say,
+    showing,
+)
+from gateway.demo.stage import ACCOUNT, Stage
+from gateway.demo.theatre import Theatre, theatre
 
 #: The clients of the shipped policies.
 CLIENTS = ("bff", "internal", "partner")
-UPSTREAM_LATENCY_MS = 120
 TOKEN_LIFETIME_S = 24 * 3600.0
 INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -77,95 +81,41 @@ async def _until_signalled(work: Coroutine[None, None, int]) -> int:
 
 
 async def _perform(plan: Plan, console: Console) -> int:
-    with _theatre() as theatre:
-        await theatre.open()
-        evidence = Evidence(theatre.app_key.encode(), theatre.public_url)
-        token = theatre.stage.token("bff", TOKEN_LIFETIME_S)
-        chats = await start_chats(theatre.public_url, ACCOUNT, token, plan.chats, evidence)
-        say(console, curl_lines(theatre.public_url, theatre.upstream_url, chats[0], token))
-        admin_url = f"http://127.0.0.1:{theatre.admin_port}"
-        partner = theatre.stage.token("partner", TOKEN_LIFETIME_S)
-        say(console, operator_lines(admin_url, theatre.stage.admin_token, chats[0], partner) + "\n")
-        figures = await _drive(theatre, plan, chats, evidence, console)
-        acts = await perform(Stand(theatre.stage, chats[0], theatre.admin_port))
+    with theatre() as house:
+        await house.open()
+        evidence = Evidence(house.app_key.encode(), house.public_url)
+        token = house.stage.token("bff", TOKEN_LIFETIME_S)
+        chats = await start_chats(house.public_url, ACCOUNT, token, plan.chats, evidence)
+        say(console, curl_lines(house.public_url, house.upstream_url, chats[0], token))
+        admin_url = f"http://127.0.0.1:{house.admin_port}"
+        partner = house.stage.token("partner", TOKEN_LIFETIME_S)
+        say(console, operator_lines(admin_url, house.stage.admin_token, chats[0], partner) + "\n")
+        figures = await _drive(house, plan, chats, evidence, console)
+        acts = await perform(Stand(house.stage, chats[0], house.admin_port))
+        say(console, "\n" + explanation(figures) + "\n\n" + acts_told(acts) + "\n")
+        replicas = await play(house, chats, lambda text: say(console, text))
+        say(console, replicas_told(replicas))
         if plan.as_json:
-            said = dataclasses.asdict(figures) | {"acts": dataclasses.asdict(acts)}
-            print(json.dumps(said), flush=True)
-        say(console, "\n" + explanation(figures) + "\n\n" + acts_told(acts))
+            told = {"acts": dataclasses.asdict(acts), "replicas": dataclasses.asdict(replicas)}
+            print(json.dumps(dataclasses.asdict(figures) | told), flush=True)
         if not plan.once:
             say(console, "\nGateway and emulator keep running for the lines above. Ctrl-C ends them.")
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-        return 1 if figures.errors or acts.errors else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Theatre:
-    """Emulator and gateway, started, and where they are."""
-
-    public_url: str
-    upstream_url: str
-    admin_port: int
-    app_key: str = field(repr=False)
-    stage: Stage
-    emulator: Child
-    gateway: Child
-    control: Client
-
-    async def open(self) -> None:
-        """Wait until both listen. Raises DidNotStart."""
-        await self.emulator.listening(int(self.upstream_url.rpartition(":")[2]))
-        await self.gateway.listening(int(self.public_url.rpartition(":")[2]))
-
-    async def reset_counts(self) -> None:
-        """Let the emulator count from zero."""
-        await self.control.ask(request("POST", "emulator", "/_emulator/reset"))
-
-    async def counts(self) -> dict[str, int]:
-        """The emulator's own count, by resource."""
-        response = await self.control.ask(request("GET", "emulator", "/_emulator/counts"))
-        totals: dict[str, int] = json.loads(response.body)["totals"]
-        return totals
-
-
-@contextlib.contextmanager
-def _theatre() -> Iterator[Theatre]:
-    """Keys, configuration and two processes, none of which is left after the block."""
-    port, admin_port, upstream_port = free_ports(3)
-    public_url, upstream_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{upstream_port}"
-    app_key = secrets.token_hex(16)
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chat-gateway-demo-")))
-        stage = set_stage(
-            folder,
-            listen=f"127.0.0.1:{port}",
-            admin_listen=f"127.0.0.1:{admin_port}",
-            public_url=public_url,
-            upstream_url=upstream_url,
-            app_key=app_key,
-            drain_s=1,
-        )
-        emulate = ["emulator", "--port", str(upstream_port), "--latency-ms", str(UPSTREAM_LATENCY_MS)]
-        emulate += ["--app-key-file", str(folder / "app-key")]
-        emulator = stack.enter_context(child(emulate, folder / "emulator.log"))
-        serve = ["serve", "--config", str(stage.config)]
-        gateway = stack.enter_context(child(serve, folder / "gateway.log"))
-        control = Client("127.0.0.1", upstream_port)
-        stack.callback(control.close)
-        yield Theatre(public_url, upstream_url, admin_port, app_key, stage, emulator, gateway, control)
+        return 1 if figures.errors or acts.errors or replicas.errors else 0
 
 
 async def _drive(
-    theatre: Theatre, plan: Plan, chats: list[str], evidence: Evidence, console: Console
+    house: Theatre, plan: Plan, chats: list[str], evidence: Evidence, console: Console
 ) -> Figures:
     tally = Tally()
     drive = Drive(tally, evidence, time.monotonic, time.time)
-    pollers = list(_cast(plan, theatre.stage, chats))
+    pollers = list(_cast(plan, house.stage, chats))
 
     async def look() -> Figures:
-        return _figures(plan, tally, evidence, drive.seconds, await theatre.counts())
+        return _figures(plan, tally, evidence, drive.seconds, await house.counts())
 
-    await theatre.reset_counts()
+    await house.reset_counts()
     with showing(console) as show:
         polling = asyncio.create_task(drive.run(pollers, plan.seconds))
         try:
@@ -175,7 +125,7 @@ async def _drive(
             polling.cancel()
             await asyncio.wait([polling])
         await polling
-        evidence.take_log(theatre.gateway.log.read_bytes())
+        evidence.take_log(house.gateway.log.read_bytes())
         figures = await look()
         show(figures)
     return figures

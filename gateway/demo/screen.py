@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from gateway.demo.acts import Acts
 from gateway.demo.figures import Figures
+from gateway.demo.replicas import LeftOut, Together
 
 Show = Callable[[Figures], None]
 #: What stands for a number while there is none: a dash.
@@ -118,7 +119,6 @@ def _rows(figures: Figures) -> tuple[tuple[str, str], ...]:
 def explanation(figures: Figures) -> str:
     """What the figures mean."""
     latency, age = _number(figures.latency_p99_ms, 1), _number(figures.age_p99_ms, 0)
-    errors = ", ".join(f"{count} x {kind}" for kind, count in figures.error_kinds.items()) or "none"
     return f"""\
 In {figures.seconds:.1f} s, {figures.clients} clients made {figures.client_requests:,} requests about \
 {figures.chats} chats. The upstream was asked for info {figures.upstream_info_requests:,} times, \
@@ -131,7 +131,11 @@ The appKey was seen {figures.app_key_seen} times in {figures.responses:,} answer
 ({figures.response_bytes:,} bytes; plain, hex, base64, URL-encoded) and {figures.app_key_seen_in_logs} times \
 in the gateway's log. Of {figures.links:,} links in them, {figures.links - figures.foreign_links:,} named \
 the gateway.
-Errors: {errors}."""
+Errors: {_counted(figures.error_kinds)}."""
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} x {kind}" for kind, count in kinds.items()) or "none"
 
 
 def acts_told(acts: Acts) -> str:
@@ -149,3 +153,15 @@ The partner asked as fast as it could: after {acts.limited_after} requests 429, 
 {acts.backend_meanwhile}.
 Its token was revoked, and its next request answered {acts.revoked}.
 Errors: {errors}."""
+
+
+def replicas_told(seen: Together | LeftOut) -> str:
+    """What two replicas showed, or why they did not."""
+    if isinstance(seen, LeftOut):
+        return f"Two replicas that share through Redis were left out: {seen.left_out}."
+    return f"""\
+{seen.clients} clients polled {seen.chats} chats over both for {seen.seconds:.1f} s, and the upstream was asked \
+for info {seen.upstream_info_requests} times, {seen.upstream_info_requests_per_chat_and_second:.2f} a chat and \
+second. {seen.writes_read_at_once} of {seen.writes} writes by one were in the next read from the other. \
+Then Redis was killed: {seen.polls_without_redis} polls went on, each replica alone.
+Errors: {_counted(seen.error_kinds)}."""

@@ -49,6 +49,13 @@ class Stage:
         said = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": int(self.wall() + lifetime_s)}
         return mint(self.private_key, self.algorithm, kid_of(self.private_key), said | claims)
 
+    def configure(self, name: str, **settings: object) -> Path:
+        """Write a second configuration beside the first, with other settings; where it is."""
+        said = yaml.safe_load(self.config.read_text())
+        path = self.config.with_name(name)
+        path.write_text(yaml.safe_dump(said | settings, sort_keys=False))
+        return path
+
 
 def set_stage(
     folder: Path,

@@ -13,6 +13,8 @@ from gateway.core.paths import Target
 
 #: To be raised with every change of what is kept, by any script or by `records`.
 FORMAT = 1
+#: Revocations have a format of their own: it would not do to forget them with the rest.
+REVOCATIONS_FORMAT = 1
 
 
 class Place(NamedTuple):
@@ -29,7 +31,7 @@ class Names:
         self._before = f"{prefix}:{FORMAT}:"
         self.replicas = self._before + "replicas"
         self.writes = self._before + "writes"
-        self.revocations = self._before + "revocations"
+        self.revocations = f"{prefix}:revocations:{REVOCATIONS_FORMAT}"
         self.revocations_version = self.revocations + ":version"
         self.revocations_order = self.revocations + ":order"
         self.revocations_over = self.revocations + ":over"

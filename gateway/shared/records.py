@@ -38,6 +38,8 @@ _LOCATION = re.compile(r"[\x21-\x7e]{1,8192}")
 
 #: A nonce is made at random for each seal (NIST SP 800-38D §8.2.2: 96 bits).
 NONCE_BYTES = 12
+#: Without a key this shows what was damaged, cut or put elsewhere; whoever means harm can make another.
+DIGEST_BYTES = 16
 
 #: What comes with an answer → the statuses that it may have (see `core.faults`; failures are no answers).
 _STATUSES = {
@@ -63,10 +65,10 @@ class Records:
     def write(self, place: Place, head: bytes, told: Told) -> bytes:
         """What is to be landed. What is told of times is told from `told.sent_at` on."""
         payload = _line(told) + b"\n" + told.heard.answer.body
-        if self._cipher is not None:
-            nonce = self._random(NONCE_BYTES)
-            payload = nonce + self._cipher.encrypt(nonce, payload, _bound_to(place, head))
-        return head + b"\n" + payload
+        if self._cipher is None:
+            return head + b"\n" + _digest(place, head, payload) + payload
+        nonce = self._random(NONCE_BYTES)
+        return head + b"\n" + nonce + self._cipher.encrypt(nonce, payload, _bound_to(place, head))
 
     def read(self, place: Place, kept: Kept, sent_at: float, *, was_awaited: bool = False) -> Told | None:
         """What was written there, as asked for at `sent_at`; None if it is foreign."""
@@ -78,9 +80,16 @@ class Records:
 
     def _opened(self, place: Place, kept: Kept) -> bytes:
         if self._cipher is None:
-            return kept.payload
+            digest, payload = kept.payload[:DIGEST_BYTES], kept.payload[DIGEST_BYTES:]
+            if digest != _digest(place, kept.head, payload):
+                raise ValueError("digest")
+            return payload
         nonce, sealed = kept.payload[:NONCE_BYTES], kept.payload[NONCE_BYTES:]
         return self._cipher.decrypt(nonce, sealed, _bound_to(place, kept.head))
+
+
+def _digest(place: Place, head: bytes, payload: bytes) -> bytes:
+    return hashlib.blake2b(_bound_to(place, head) + b"\n" + payload, digest_size=DIGEST_BYTES).digest()
 
 
 def _bound_to(place: Place, head: bytes) -> bytes:
