@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 FUZZ_READY := $(VENV)/.fuzz-ready
 
-.PHONY: demo test check bench bench-deps fuzz soak wheel sbom schema lock clean
+.PHONY: demo test check bench bench-deps fuzz soak replicas wheel sbom schema chart lock clean
 
 demo: $(READY)
 	$(BIN)/chat-gateway demo $(ARGS)
@@ -39,6 +39,10 @@ fuzz: $(FUZZ_READY)
 soak: $(READY)
 	$(BIN)/python -m tests.shows.soak $(ARGS)
 
+# Four replicas and a Redis as processes of their own: polls, writes, limits, and outages. Ten minutes.
+replicas: $(READY)
+	set -e; for show in together writes exact outages; do $(BIN)/python -m tests.shows.$$show; done
+
 # Built twice, in two places; there is one only if both are equal byte for byte.
 wheel: $(READY)
 	$(BIN)/python -m tests.supply.wheel dist
@@ -49,6 +53,10 @@ sbom: $(READY)
 
 schema: $(READY)
 	$(BIN)/python -m gateway.config.schema policies/schema
+
+# What follows from the chart's values, from settings and policies: its schema, its table, its golden files.
+chart: $(READY)
+	$(BIN)/python -m tests.chart.derive
 
 # The locks name versions and hashes only: where a package comes from is the machine's affair.
 LOCK := $(BIN)/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-header \
