@@ -160,8 +160,9 @@ def replicas_told(seen: Together | LeftOut) -> str:
     if isinstance(seen, LeftOut):
         return f"Two replicas that share through Redis were left out: {seen.left_out}."
     return f"""\
-{seen.clients} clients polled {seen.chats} chats over both for {seen.seconds:.1f} s, and the upstream was asked \
-for info {seen.upstream_info_requests} times, {seen.upstream_info_requests_per_chat_and_second:.2f} a chat and \
-second. {seen.writes_read_at_once} of {seen.writes} writes by one were in the next read from the other. \
-Then Redis was killed: {seen.polls_without_redis} polls went on, each replica alone.
+{seen.clients} clients polled {seen.chats} chats over both for {seen.seconds:.1f} s, and the upstream was \
+asked for info {seen.upstream_info_requests} times, \
+{seen.upstream_info_requests_per_chat_and_second:.2f} a chat and second. {seen.writes_read_at_once} of \
+{seen.writes} writes by one were in the next read from the other. Then Redis was killed: \
+{seen.polls_without_redis} polls went on, each replica alone.
 Errors: {_counted(seen.error_kinds)}."""

@@ -61,6 +61,7 @@ def theatre() -> Iterator[Theatre]:
             public_url=public_url,
             upstream_url=upstream_url,
             app_key=app_key,
+            drain_delay_s=0,
             drain_s=1,
         )
         emulate = ["emulator", "--port", str(upstream_port), "--latency-ms", str(UPSTREAM_LATENCY_MS)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,12 @@ def test_a_child_ends_with_its_block(tmp_path: Path) -> None:
         asyncio.run(started.listening(port))
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 2)
+
+
+def test_a_killed_child_has_ended_before_its_block(tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    with child(["http.server", str(port)], tmp_path / "log", program=(sys.executable, "-m")) as started:
+        asyncio.run(started.listening(port))
+        started.kill()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 2)

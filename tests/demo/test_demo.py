@@ -63,8 +63,12 @@ def curls(lines: list[str]) -> list[str]:
 
 def listens(curl: str) -> bool:
     address = urlsplit(next(word for word in shlex.split(curl) if word.startswith("http://")))
+    return accepts(str(address.hostname), int(address.port or 0))
+
+
+def accepts(host: str, port: int) -> bool:
     try:
-        socket.create_connection((str(address.hostname), int(address.port or 0)), 2).close()
+        socket.create_connection((host, port), 2).close()
     except OSError:
         return False
     return True
@@ -87,6 +91,12 @@ def test_the_summary_is_one_json_object(tmp_path: Path) -> None:
     assert figures["age_p99_ms"] > 0
     assert figures["links"] > figures["client_requests"]
     assert (figures["app_key_seen"], figures["app_key_seen_in_logs"], figures["foreign_links"]) == (0, 0, 0)
+    replicas = figures["replicas"]
+    assert (replicas["errors"], replicas["error_kinds"]) == (0, {})
+    # Of two that share nothing each asks for each chat once a second, and once more to begin with.
+    assert 4 <= replicas["upstream_info_requests"] < 2 * 4 * replicas["seconds"]
+    assert (replicas["writes"], replicas["writes_read_at_once"]) == (4, 4)
+    assert replicas["polls_without_redis"] > 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,6 +125,7 @@ def test_the_lines_to_paste_work_until_ctrl_c(tmp_path: Path) -> None:
     assert "unknown" not in json.loads(counts)["totals"]
     assert any("0 errors" in line for line in lines)
     assert any("The appKey was seen 0 times in" in line for line in lines)
+    assert any("4 of 4 writes by one were in the next read from the other" in line for line in lines)
     assert not any(listens(curl) for curl in curls(lines))
     assert list(tmp_path.iterdir()) == []
 
@@ -127,6 +138,17 @@ def test_interrupted_while_clients_poll_it_leaves_nothing(tmp_path: Path, number
         process.send_signal(number)
         assert process.wait(15) == 130
     assert not any(listens(curl) for curl in curls(lines))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_among_replicas_it_leaves_nothing(tmp_path: Path) -> None:
+    with demo(tmp_path, *SMALL, "--seconds", "2") as process:
+        told = lines_until(process, "redis://")[-1]
+        ports = [int(port) for port in re.findall(r"//127\.0\.0\.1:(\d+)", told)]
+        assert [accepts("127.0.0.1", port) for port in ports] == [True] * 3
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 130
+    assert [accepts("127.0.0.1", port) for port in ports] == [False] * 3
     assert list(tmp_path.iterdir()) == []
 
 

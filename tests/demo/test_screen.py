@@ -8,7 +8,8 @@ import io
 from rich.console import Console
 
 from gateway.demo.figures import Figures
-from gateway.demo.screen import NOTHING, curl_lines, explanation, say, showing
+from gateway.demo.replicas import LeftOut, Together
+from gateway.demo.screen import NOTHING, curl_lines, explanation, replicas_told, say, showing
 
 FIGURES = Figures(
     client_requests=3010,
@@ -92,6 +93,18 @@ def test_the_summary_hides_nothing() -> None:
     assert "appKey was seen 1 times" in text
     assert "12,000 links in them, 11,998 named" in text
     assert text.endswith("Errors: 1 x appKey in an answer, 2 x link past the gateway.")
+
+
+def test_what_replicas_showed() -> None:
+    text = replicas_told(Together(40, 4, 3.0, 120, 16, 1.33, 5, 4, 48, 1, {"write that was not read": 1}))
+    for words in ("40 clients polled 4 chats", "16 times, 1.33 a chat", "4 of 5 writes", "48 polls went on"):
+        assert words in text
+    assert text.endswith("Errors: 1 x write that was not read.")
+
+
+def test_what_was_left_out_is_told_in_a_line() -> None:
+    text = replicas_told(LeftOut("there is no server"))
+    assert text == "Two replicas that share through Redis were left out: there is no server."
 
 
 def test_lines_to_paste_are_not_wrapped() -> None:

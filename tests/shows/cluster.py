@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,10 +192,7 @@ def url_of(redis: tuple[str, int]) -> str:
 
 def statuses(samples: Iterable[Sample]) -> dict[str, int]:
     """How many had which status."""
-    counts: dict[str, int] = {}
-    for one in samples:
-        counts[str(one.status)] = counts.get(str(one.status), 0) + 1
-    return counts
+    return dict(Counter(str(one.status) for one in samples))
 
 
 def p99_ms(samples: Sequence[Sample]) -> float:

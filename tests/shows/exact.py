@@ -35,6 +35,8 @@ LOOPS = 4
 SECONDS, QUICK_S = 30.0, 18.0
 #: Ample for a limit ten times as high. Without it the loops would keep two cores busy with refusals.
 PAUSE_S = 0.010
+#: Replicas come back one by one: what the last ones still let in is on top of what Redis counts.
+SPREAD_S = 0.3
 #: How long after Redis went, or came, no replica does what it did before.
 OVER_S, BACK_S = 1.0, 5.0
 #: Of what the limit allows: a gateway that refuses everything would keep to it, too.
@@ -50,10 +52,10 @@ CLIENT = f"""clients:
       requests: {{per_second: {PER_S}, burst: {BURST}}}
 """
 
-#: Part → bursts on top of the rate, and single requests for rounding; None is no bound.
+#: Part → bursts on top of the rate, and single requests besides; None is no bound.
 PROMISES: Mapping[str, tuple[int, int] | None] = {
     "whole": (1, 0),
-    "per_replica": (3, REPLICAS - 1),
+    "per_replica": (3, REPLICAS - 1 + int(PER_S * SPREAD_S)),
     "deny": (2, 0),
     "allow": None,
 }
