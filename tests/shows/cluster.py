@@ -63,8 +63,7 @@ class Replica:
 
     def kill(self) -> None:
         """SIGKILL."""
-        self.child._process.kill()
-        self.child._process.wait()
+        self.child.kill()
 
     async def metrics(self) -> Metrics:
         """Each sample of `/metrics`, by its name with its labels, without the common prefix."""
@@ -158,7 +157,8 @@ def _staged(
     """A folder for each replica, which differ in their addresses and their journals."""
     first = folder / "0"
     first.mkdir(parents=True)
-    said: dict[str, Any] = {"edge": ALL_FROM_ONE_PEER, "budget": PLENTY, "overload": UNHURRIED, **settings}
+    usual = {"edge": ALL_FROM_ONE_PEER, "budget": PLENTY, "overload": UNHURRIED, "drain_delay_s": 0}
+    said: dict[str, Any] = {**usual, **settings}
     stage = set_stage(
         first,
         listen=f"{HOST}:{ports[0]}",
