@@ -37,7 +37,7 @@ from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
 
 #: How much longer than a flight of its own a replica follows another's: for the queue, and the way there.
-SPARE_S = 2.0
+SPARE_S = 5.5
 #: How many deadlines a lease is for before it is renewed. Who has asked for it knows within one.
 FIRST_LEASE = 4
 #: How long a start waits for what is revoked, and a stop to say farewell.
@@ -139,6 +139,7 @@ class Cluster:
         if self._link.up and self._link.subscribed:
             self._members.hears = True
             self._start(self._members.beat())
+            self._start(self._safely(self.flights.tell_untold))
         else:
             self._members.lost()
             self.flights.lost()

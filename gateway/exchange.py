@@ -379,9 +379,10 @@ class Exchange:
             if not await _boarded(flying, patience_s):
                 return self._budget.busy(target.account)
             landed = await landing(flying.task)
+        opened = flying.opened and not flying.turn.is_anothers
         if isinstance(landed, Entry):
-            return Delivered(landed, How.MISS if flying.opened else How.COLLAPSED, opened=flying.opened)
-        return self._instead(target, fallback, landed or DRAINED, opened=flying.opened)
+            return Delivered(landed, How.MISS if opened else How.COLLAPSED, opened=opened)
+        return self._instead(target, fallback, landed or DRAINED, opened=opened)
 
     def _instead(
         self, target: Target, fallback: Entry | None, failed: Failed, *, opened: bool = False
@@ -417,13 +418,15 @@ class Exchange:
             led = await self._guarded(lambda: self._led(target, generation, client), None)
             if isinstance(led, Entry | Failed):
                 self.limiter.refund(client, target.resource.name)
+                turn.is_anothers = True
                 return led
             lease = led
-            # From here on it waits in a queue, and whoever joins it may get it an earlier turn.
-            turn.ticket.join(client)
-            self._store.disarm(target.chat)
-            turn.needed.set_result(None)
         try:
+            if not turn.needed.done():
+                # From here on it waits in a queue, and whoever joins it may get it an earlier turn.
+                turn.ticket.join(client)
+                self._store.disarm(target.chat)
+                turn.needed.set_result(None)
             return await self._queued(target, generation, turn.ticket, client, lease)
         finally:
             if lease is not None:
@@ -436,15 +439,17 @@ class Exchange:
         replicas = self._replicas
         if replicas is None:
             return None
-        board = await replicas.board(target, cold=self._kept(target) is None)
-        if board is None or isinstance(board, Failed):
-            return board
+
+        def stale(told: Told) -> None:
+            # It may stand in should the upstream fail.
+            self._adopt(target, generation, told, client)
+
+        board = await replicas.board(target, stale if self._kept(target) is None else None)
         if not isinstance(board, Told):
-            if board.told is not None:
-                # It may stand in should the upstream fail.
-                self._adopt(target, generation, board.told, client)
             return board
         entry = self._adopt(target, generation, board, client)
+        # Whoever asked there, the upstream has answered.
+        self.protection.succeeded(target.account, target.key)
         # What a flight has brought is shared by all who waited for it, however short its life. Of what was
         # there already this replica may know better.
         is_fresh = self.clock.now() < entry.fresh_until and self.usable(target, entry) is not None
@@ -491,7 +496,9 @@ class Exchange:
             return failed
         self.protection.succeeded(target.account, target.key)
         entry = self._entry(target, generation, sent_at, heard)
-        if lease is None or await lease.land(self._told(target, sent_at, heard), entry):
+        if self._generation(target) == generation and (
+            lease is None or await lease.land(self._told(target, sent_at, heard), entry)
+        ):
             self._keep(target, entry, client)
         return entry
 
@@ -551,6 +558,9 @@ class Exchange:
             self._store.touch(target.chat, merged(self._contact(target), told.contact))
         self._round_trips_s.setdefault(target.account, told.round_trip_s)
         entry = self._entry(target, generation, told.sent_at, told.heard)
+        # Not before it is to be refreshed there: until then, to look again would bring the same.
+        refresh_at = min(max(entry.refresh_at, told.refresh_at), entry.fresh_until)
+        entry = replace(entry, refresh_at=refresh_at)
         newest = self._kept(target)
         if newest is None or newest.sent_at < entry.sent_at:
             self._keep(target, entry, client)
@@ -563,6 +573,9 @@ class Exchange:
 
     def believe(self, account: str, key: Key, whose: str, failed: Failed) -> Failed:
         """Another replica has asked, and failed: it would be no better here."""
+        if account not in self._state().accounts:
+            # It may be any word.
+            return failed
         return self._failed(account, key, whose, failed)
 
     def written(self, chat: Chat) -> None:
@@ -671,14 +684,15 @@ class Exchange:
 class _Turn:
     """Of a flight its place in the queue; `needed` is done when it turns out that it needs one.
 
-    It needs none while another replica flies for all.
+    It needs none while another replica flies for all; `is_anothers` once it shares what that one has brought.
     """
 
-    __slots__ = ("needed", "ticket")
+    __slots__ = ("is_anothers", "needed", "ticket")
 
     def __init__(self, ticket: Ticket) -> None:
         self.ticket = ticket
         self.needed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_anothers = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,13 +137,7 @@ class Overload(Protocol):
 
 
 class Lease(Protocol):
-    """The right to ask the upstream for what all replicas want. Whoever has it lands, fails or lets go.
-
-    `told` is what there is already, if this replica has nothing: it is to be refreshed, or is stale.
-    """
-
-    @property
-    def told(self) -> Told | None: ...
+    """The right to ask the upstream for what all replicas want. Whoever has it lands, fails or lets go."""
 
     async def land(self, told: Told, entry: Entry) -> bool:
         """Hand over what was heard. False: it is of before a write, or somebody else has taken over."""
@@ -161,10 +155,12 @@ class Replicas(Protocol):
     @property
     def whole(self) -> bool: ...
 
-    async def board(self, target: Target, *, cold: bool) -> Told | Failed | Lease | None:
+    async def board(
+        self, target: Target, stale: Callable[[Told], object] | None
+    ) -> Told | Failed | Lease | None:
         """What they have or are fetching of the target, or the lease to fetch it; None: there is nobody.
 
-        `cold` asks for what is to be refreshed or stale, too.
+        `stale`, if this replica has nothing, is told at once of what is to be refreshed or stale.
         """
 
     async def write_ended(self, chat: Chat) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gateway.core.answers import Undressed
@@ -13,7 +14,7 @@ class Told:
     """An answer that another replica asked for at `sent_at`, and what it knew of the chat then.
 
     Times are seconds of the reader's own monotonic clock. `was_awaited`: it is what a flight has brought
-    that this replica waited for.
+    that this replica waited for. All look for a newer one from `refresh_at` on.
     """
 
     heard: Undressed
@@ -21,3 +22,4 @@ class Told:
     sent_at: float
     round_trip_s: float
     was_awaited: bool = False
+    refresh_at: float = -math.inf

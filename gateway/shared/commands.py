@@ -35,6 +35,12 @@ class Kept:
     age_s: float
 
     @property
+    def refresh_s(self) -> float:
+        """How long after it was asked for it is to be refreshed."""
+        sent, refresh, *_ = map(int, self.head.split(b" ")[:3])
+        return (refresh - sent) / 1e6
+
+    @property
     def token(self) -> str:
         return self.head.rpartition(b" ")[2].decode()
 

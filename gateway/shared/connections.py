@@ -24,8 +24,9 @@ from redis.asyncio.sentinel import MasterNotFoundError
 from gateway.shared.scripts import Reply
 
 Address: TypeAlias = tuple[str, int]
-#: What connecting, sending and reading may raise; `failure` tells what it means.
-FAILURES = (exceptions.RedisError, OSError, TimeoutError)
+#: What connecting, sending and reading may raise; `failure` tells what it means. Of a reply that is none
+#: redis-py's own parser, where hiredis is not installed, says ValueError.
+FAILURES = (exceptions.RedisError, OSError, TimeoutError, ValueError)
 
 #: From the first packet to the end of the handshake: five round trips, with TLS and a password.
 CONNECT_S = 1.0
@@ -120,7 +121,7 @@ def failure(error: BaseException) -> Failed:
             return _said(error)
         case MasterNotFoundError():
             return Failed(Kind.REFUSED, "no-master")
-        case exceptions.InvalidResponse():
+        case exceptions.InvalidResponse() | ValueError():
             return Failed(Kind.REFUSED, "protocol")
         case TimeoutError() | exceptions.TimeoutError():
             return LATE

@@ -16,7 +16,7 @@ import enum
 import json
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, assert_never
 
 from gateway.core.errors import Reason
@@ -24,7 +24,7 @@ from gateway.core.freshness import Entry, Failed
 from gateway.core.messages import Chat, Key, Representation
 from gateway.core.paths import Target
 from gateway.core.sharing import Told
-from gateway.shared.commands import Commands, Follow, Kept, Lead
+from gateway.shared.commands import Commands, Follow, Found, Kept, Lead
 from gateway.shared.names import Place, chat_of, field_of, place_of
 from gateway.shared.records import Records
 from gateway.shared.replicas import Membership, Said
@@ -33,9 +33,13 @@ from gateway.shared.replicas import Membership, Said
 OVER_S = 0.010
 #: A lease is renewed so many times in its life.
 RENEWALS = 3
+#: So many chats are remembered of whose writes nobody could be told.
+MAX_UNTOLD = 10_000
 #: No pause that a replica tells is believed beyond this.
 MAX_PAUSE_S = 5.0
 
+#: Told of what may stand in should the leader fail.
+Stale = Callable[[Told], object]
 #: Another replica's failure, and of what: what this replica makes of it is what its waiters hear.
 Believe = Callable[[str, Key, str, Failed], Failed]
 
@@ -94,43 +98,70 @@ class SharedFlights:
         #: Who follows, by place. Flights of before and after a write may follow the same.
         self._following: dict[Place, set[_Follower]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: Chats that were written to here, and it is not certain that anybody was told.
+        self._untold: dict[Chat, None] = {}
 
     @property
     def whole(self) -> bool:
         return self.members.whole
 
     async def write_ended(self, chat: Chat) -> None:
-        await self.members.write_ended(chat)
+        told = False
+        try:
+            told = await self.members.write_ended(chat)
+        finally:
+            self._note(chat, told=told)
+            # Others' followers have heard it. Whom those of this replica follow lands nothing, and is silent.
+            self.written(chat)
+
+    def _note(self, chat: Chat, *, told: bool) -> None:
+        self._untold.pop(chat, None)
+        if not told:
+            self._untold[chat] = None
+            if len(self._untold) > MAX_UNTOLD:
+                del self._untold[next(iter(self._untold))]
+
+    async def tell_untold(self) -> None:
+        """Redis is back, and has what was before those writes."""
+        for chat in tuple(self._untold):
+            await self.write_ended(chat)
 
     # -- look, lead or follow ---------------------------------------------------------------------------
 
-    async def board(self, target: Target, *, cold: bool) -> Told | Failed | Lease | None:
+    async def board(self, target: Target, stale: Stale | None) -> Told | Failed | Lease | None:
         """What there is of the target, in time, or the lease to fetch it; None if nobody is there."""
-        role, boarded = await self._boarded(target, place_of(target, self._common()), cold)
+        if target.chat is not None and target.chat in self._untold:
+            await self.write_ended(target.chat)
+            if target.chat in self._untold:
+                self.roles[Role.ALONE] += 1
+                return None
+        role, boarded = await self._boarded(target, place_of(target, self._common()), stale)
         self.roles[role] += 1
         return boarded
 
-    async def _boarded(self, target: Target, place: Place, cold: bool) -> _Boarded:
+    async def _boarded(self, target: Target, place: Place, stale: Stale | None) -> _Boarded:
         ends_at = self.now() + self._longest_s
         while self.now() < ends_at:
-            boarded = await self._looked(target, place, cold)
+            boarded = await self._looked(target, place, stale)
             if boarded is not None:
                 return boarded
         return Role.FOLLOWED, Failed(Reason.UPSTREAM_TIMEOUT)
 
-    async def _looked(self, target: Target, place: Place, cold: bool) -> _Boarded | None:
+    async def _looked(self, target: Target, place: Place, stale: Stale | None) -> _Boarded | None:
         """None: what was waited for did not come, and it is time to look again."""
         # Before the look: a message may come before its answer does.
         with _Follower(self._following, place) as follower:
             asked_at = self.now()
-            looked = await self.commands.look(place, self._new_token(), cold=cold)
+            looked = await self.commands.look(place, self._new_token(), cold=stale is not None)
             if looked is None:
                 return Role.ALONE, None
+            told = self._told(place, looked.kept, asked_at)
+            if not isinstance(looked, Found) and told is not None and stale is not None:
+                stale(told)
             if isinstance(looked, Follow):
                 return await self._followed(follower, place, looked)
-            told = self._told(place, looked.kept, asked_at)
             if isinstance(looked, Lead):
-                return Role.LED, Lease(self, target, place, looked, told)
+                return Role.LED, Lease(self, target, place, looked)
             # What cannot be read is in nobody's way: whoever lands next writes over it.
             return (Role.ALONE, None) if told is None else (Role.FOUND, told)
 
@@ -155,6 +186,9 @@ class SharedFlights:
     async def _landed(self, place: Place, token: str) -> Told | None:
         asked_at = self.now()
         kept = await self.commands.fetch(place, token)
+        if kept is not None and kept.age_s > self._longest_s:
+            # No flight takes so long: somebody has put back what was there before.
+            kept = None
         return self._told(place, kept, asked_at, was_awaited=True)
 
     def _told(
@@ -162,10 +196,12 @@ class SharedFlights:
     ) -> Told | None:
         if kept is None:
             return None
-        told = self.records.read(place, kept, asked_at - kept.age_s, was_awaited=was_awaited)
+        sent_at = asked_at - kept.age_s
+        told = self.records.read(place, kept, sent_at, was_awaited=was_awaited)
         if told is None:
             self.members.counts.foreign += 1
-        return told
+            return None
+        return replace(told, refresh_at=sent_at + kept.refresh_s)
 
     # -- messages ---------------------------------------------------------------------------------------
 
@@ -203,12 +239,9 @@ class SharedFlights:
 
 
 class Lease:
-    """The right to fly for all, renewed until it lands. `told` is what there was, if that was asked for."""
+    """The right to fly for all, renewed until it lands."""
 
-    def __init__(
-        self, flights: SharedFlights, target: Target, place: Place, lead: Lead, told: Told | None
-    ) -> None:
-        self.told = told
+    def __init__(self, flights: SharedFlights, target: Target, place: Place, lead: Lead) -> None:
         self._flights = flights
         self._target = target
         self._place = place

@@ -26,6 +26,8 @@ BEAT_S = 0.5
 WHOLE_S = 1.0
 #: How long a writer waits for the others.
 ACKNOWLEDGED_S = 0.050
+#: A path of 8 KB and what is said of it is a fourth of that.
+MAX_MESSAGE_BYTES = 65_536
 #: How many marks may be on their way.
 MAX_MARKS = 16
 
@@ -128,6 +130,9 @@ class Membership:
 
     def hear(self, payload: bytes) -> None:
         """A message. Whoever can reach Redis can write one."""
+        if len(payload) > MAX_MESSAGE_BYTES:
+            self.counts.foreign += 1
+            return
         try:
             said = json.loads(payload)
             self._messages[said["do"]](self, said)
@@ -175,6 +180,9 @@ class Membership:
         if (server, writes) != (self._server, self._seen):
             if self._server is not None:
                 self._miss()
+            else:
+                # Of what it has had from before it heard anything it cannot know how old it is.
+                self._heard.missed()
             self._server, self._seen = server, writes
         self._marked_at = max(self._marked_at, sent_at)
         self._heard.revoked(revocations)
@@ -199,13 +207,16 @@ class Membership:
 
     # -- a write --------------------------------------------------------------------------------------------
 
-    async def write_ended(self, chat: Chat) -> None:
-        """Tell all others, and wait until they have acknowledged, or for ACKNOWLEDGED_S."""
+    async def write_ended(self, chat: Chat) -> bool:
+        """Tell all others, and wait until they have acknowledged, or for ACKNOWLEDGED_S.
+
+        False: nobody has answered, and it may be that nobody was told.
+        """
         self._unnumbered += 1
         try:
             raised = await self._commands.raised(chat.account, chat.id)
             if raised is None:
-                return
+                return False
             write = self._writes.setdefault(raised.number, _Write())
             write.wanted = frozenset(raised.alive) - {self.name}
         finally:
@@ -215,11 +226,13 @@ class Membership:
                 write.done = asyncio.get_running_loop().create_future()
                 await asyncio.wait((write.done,), timeout=ACKNOWLEDGED_S)
         finally:
-            del self._writes[raised.number]
+            # After a failover another may have the same number.
+            self._writes.pop(raised.number, None)
             if not self._unnumbered:
                 # Of writes whose number never came.
                 self._writes = {number: of for number, of in self._writes.items() if of.wanted is not None}
         self.counts.silent += len(write.wanted - write.by)
+        return True
 
     # -- life -----------------------------------------------------------------------------------------------
 

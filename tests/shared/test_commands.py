@@ -666,9 +666,10 @@ async def test_nothing_of_a_chat_or_client_stays_for_ever(server: Server, shippe
     await shipped.renew(PLACE._replace(field="0" * 16), elsewhere.token)
     assert server.command("PTTL", chat) > 50_000
     await shipped.charge("client", [("all", Rate(0.01, 3))])
-    assert 90_000 < server.command("PTTL", limits) <= 100_000
+    # Longer than it says anything: where memory is short, what ends first goes first.
+    assert 3_500_000 < server.command("PTTL", limits) <= 3_600_000
     await shipped.charge("client", [("day", 3)], take=False)
-    assert server.command("PTTL", limits) <= 100_000
+    assert server.command("PTTL", limits) <= 3_600_000
     await shipped.tally(7, 1, 60, {"x": 1})
     assert all(50_000 < server.command("PTTL", key) <= 60_000 for key in NAMES_OF_A_DAY)
 

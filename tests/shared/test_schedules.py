@@ -30,10 +30,8 @@ from tests.shared.together import LEASE_S, USUAL_S, Replica, Together
 from tests.simulation import DEADLINE_S, cache_rule, caching, outcome
 from tests.virtual import simulate
 
-TTL_S = 1.0
-#: Until when others are shown what was before a write of which they have not heard.
-UNHEARD_S = max(TTL_S, WHOLE_S)
-POLICIES = caching({"info": cache_rule(TTL_S, stale_s=5.0)})
+#: Short, as it is shipped, and long enough for what is old to last through an outage.
+TTLS_S = (1.0, 4.0)
 REPLICAS = 3
 EPS_S = 1e-6
 
@@ -124,6 +122,7 @@ class Story:
     """A chat, and its names in the order in which the emulator had them."""
 
     id: str
+    unheard_s: float
     names: list[str] = field(default_factory=list)
     writes: list[Written] = field(default_factory=list)
 
@@ -137,15 +136,17 @@ class Story:
         if write.acknowledged or write.by is reader:
             return write.ended_at <= asked_at
         # Of a write by one who was cut off nobody has heard, so that what is stale may be from before it.
-        until_s = math.inf if how == "stale" and not write.told else UNHEARD_S
+        until_s = math.inf if how == "stale" and not write.told else self.unheard_s
         return write.ended_at + until_s <= asked_at
 
 
 class Run:
-    def __init__(self, together: Together) -> None:
+    def __init__(self, together: Together, ttl_s: float) -> None:
         self.together = together
+        #: Until when others are shown what was before a write of which they have not heard.
+        self.unheard_s = max(ttl_s, WHOLE_S)
         world = together.replicas[0].world
-        self.stories = [Story(world.chat()) for _ in range(2)]
+        self.stories = [Story(world.chat(), self.unheard_s) for _ in range(2)]
         self.numbers = 0
         self.down_until = 0.0
         together.upstream.arrived = self.look
@@ -173,7 +174,7 @@ class Run:
         for replica in self.together.living():
             _quick(replica)
         # All is well again.
-        await asyncio.sleep(DEADLINE_S + 3 * LEASE_S + UNHEARD_S)
+        await asyncio.sleep(DEADLINE_S + 3 * LEASE_S + self.unheard_s)
         for story in self.stories:
             for replica in self.together.living():
                 reply = await self._read(story, replica)
@@ -229,14 +230,14 @@ def name_of(reply: Reply) -> str:
     return name
 
 
-async def play(steps: list[Step]) -> None:
-    together = Together(REPLICAS, policies=POLICIES)
+async def play(steps: list[Step], ttl_s: float) -> None:
+    together = Together(REPLICAS, policies=caching({"info": cache_rule(ttl_s, stale_s=5.0)}))
     await together.begin()
-    await Run(together).play(steps)
+    await Run(together, ttl_s).play(steps)
     await together.end()
 
 
 @settings(max_examples=4 * settings().max_examples)
-@given(steps=st.lists(STEPS, min_size=5, max_size=30))
-def test_no_replica_shows_what_was_before_a_write(steps: list[Step]) -> None:
-    simulate(play(steps))
+@given(steps=st.lists(STEPS, min_size=5, max_size=30), ttl_s=st.sampled_from(TTLS_S))
+def test_no_replica_shows_what_was_before_a_write(steps: list[Step], ttl_s: float) -> None:
+    simulate(play(steps, ttl_s))

@@ -5,17 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gateway.core.errors import Reason
+from gateway.core.freshness import Failed
+from gateway.core.messages import Chat, Representation
 from gateway.core.replies import Reply
 from gateway.demo.stage import ACCOUNT
 from gateway.emulator import EmulatorConfig, Fault, Hang, Reset
 from gateway.shared.leases import Role
 from gateway.shared.replicas import ACKNOWLEDGED_S, WHOLE_S
+from gateway.upstream.protection import Breaker, Protection
 from tests.shared.together import DEADLINE_S, LEASE_S, USUAL_S, Replica, Together
-from tests.simulation import APP_KEY, cache_rule, caching, chat_path, name_of, outcome
+from tests.simulation import (
+    APP_KEY,
+    EPOCH,
+    PLENTY,
+    cache_rule,
+    caching,
+    chat_path,
+    header,
+    name_of,
+    outcome,
+)
 from tests.virtual import virtual
 
 LATENCY_S = 0.120
@@ -302,6 +318,209 @@ async def test_stale_answers_of_others_stand_in_where_there_are_none() -> None:
 
 
 @virtual
+async def test_stale_answers_of_others_stand_in_for_who_follows_too() -> None:
+    together, chat = await cluster(3)
+    first, *cold = together.replicas
+    await first.world.info(chat)
+    together.emulator.fail(Fault(status=500, times=None))
+    await asyncio.sleep(1.5)
+    replies = await asyncio.gather(*(replica.world.info(chat) for replica in cold))
+    assert [outcome(reply) for reply in replies] == ["stale", "stale"]
+    await together.end()
+
+
+@virtual
+async def test_what_others_hear_of_the_upstream_ends_a_backoff() -> None:
+    """Failures are believed; if successes were not, a hiccup now and then would add up to a long hold."""
+    together, chat = await cluster(2)
+    leader, follower = together.replicas
+    for _ in range(4):
+        together.emulator.fail(Fault(status=500))
+        await leader.world.info(chat)
+        await asyncio.sleep(5.1)
+        await leader.world.info(chat)
+        await follower.world.info(chat)
+        await asyncio.sleep(1.1)
+    together.emulator.fail(Fault(status=500))
+    await leader.world.info(chat)
+    await asyncio.sleep(0.4)
+    assert outcome(await follower.world.info(chat)) in {"miss", "collapsed"}
+    await together.end()
+
+
+@virtual
+async def test_what_others_hear_of_the_upstream_keeps_the_breaker_closed() -> None:
+    together, chat = await cluster(2)
+    leader, follower = together.replicas
+    for _ in range(12):
+        together.emulator.fail(Fault(status=500))
+        await leader.world.info(leader.world.chat())
+        await asyncio.sleep(0.6)
+        assert {reply.status for reply in await crowd(together, chat, each=1)} == {200}
+        await asyncio.sleep(1.1)
+    assert breakers(follower) == {}
+    await together.end()
+
+
+@virtual
+async def test_a_write_of_which_redis_did_not_hear_is_seen_by_its_own_replica_all_the_same() -> None:
+    together, chat = await cluster(2, policies=caching({"info": cache_rule(8.0)}))
+    writer, other = together.replicas
+    await writer.world.info(chat)
+    together.redis.answers = False
+    await writer.world.rename(chat, "Zoe")
+    assert name_of(await writer.world.info(chat)) == "Zoe"
+    together.redis.answers = True
+    # And by the others as soon as it asks for the chat again: what is in Redis is from before the write.
+    assert name_of(await writer.world.info(chat)) == "Zoe"
+    await writer.flights.tell_untold()
+    assert name_of(await other.world.info(chat)) == "Zoe"
+    await together.end()
+
+
+@virtual
+async def test_a_fetch_of_before_a_write_of_which_redis_did_not_hear_is_kept_nowhere() -> None:
+    together, chat = await cluster(2, policies=caching({"info": cache_rule(8.0)}))
+    writer, other = together.replicas
+    together.emulator.fail(Fault(resource="info", delay_s=0.8))
+    old = asyncio.create_task(writer.world.info(chat))
+    await asyncio.sleep(0.05)
+    together.redis.answers = False
+    await writer.world.rename(chat, "Zoe")
+    together.redis.answers = True
+    await old
+    assert {name_of(await replica.world.info(chat)) for replica in (writer, other)} == {"Zoe"}
+    await together.end()
+
+
+@virtual
+async def test_who_begins_to_hear_forgets_what_he_had_before() -> None:
+    together = Together(2)
+    writer, late = together.replicas
+    late.cut()
+    await asyncio.sleep(0.1)
+    chat = writer.world.chat()
+    await late.world.info(chat)
+    await writer.world.rename(chat, "Zoe")
+    late.mend()
+    await asyncio.sleep(1.2)
+    assert late.members.whole
+    together.emulator.fail(Fault(status=500, times=None))
+    reply = await late.world.info(chat)
+    assert reply.status == 502 or name_of(reply) == "Zoe"
+    await together.end()
+
+
+@virtual
+async def test_a_writers_own_followers_do_not_wait_for_who_lands_nothing() -> None:
+    together, chat = await cluster(2)
+    leader, writer = together.replicas
+    together.emulator.fail(Fault(resource="info", delay_s=4.0))
+    leading = asyncio.create_task(leader.world.info(chat))
+    await asyncio.sleep(0.3)
+    following = asyncio.create_task(writer.world.info(chat))
+    await asyncio.sleep(0.01)
+    await writer.world.rename(chat, "Zoe")
+    written_at = together.clock.now()
+    assert name_of(await following) == "Zoe"
+    assert together.clock.now() - written_at < 2 * LATENCY_S
+    await leading
+    await together.end()
+
+
+@virtual
+async def test_a_lease_whose_flight_has_crashed_is_free() -> None:
+    together, chat = await cluster(2)
+    crashing, other = together.replicas
+    world, disarm = crashing.world, crashing.world.store.disarm
+
+    def crash(chat: Chat | None) -> None:
+        del chat
+        world.store.disarm = disarm  # type: ignore[method-assign]
+        raise ZeroDivisionError
+
+    world.store.disarm = crash  # type: ignore[method-assign]
+    assert (await world.info(chat)).status == 502
+    world.metrics.crashes = 0
+    asked_at = together.clock.now()
+    assert (await other.world.info(chat)).status == 200
+    assert together.clock.now() - asked_at < LATENCY_S + 5 * ROUND_S
+    await together.end()
+
+
+@virtual
+async def test_a_leader_that_waits_for_its_turn_is_followed_to_its_end() -> None:
+    together, chat = await cluster(2)
+    leader, follower = together.replicas
+    leader.world.pace = replace(PLENTY, in_flight=1, wait_s=5.0)
+    together.emulator.fail(Fault(delay_s=4.0))
+    busy = asyncio.create_task(leader.world.info(leader.world.chat()))
+    await asyncio.sleep(0.2)
+    together.emulator.fail(Fault(delay_s=4.0))
+    leading = asyncio.create_task(leader.world.info(chat))
+    await asyncio.sleep(0.01)
+    assert (await follower.world.info(chat)).status == 200
+    assert {(await task).status for task in (busy, leading)} == {200}
+    await together.end()
+
+
+@virtual
+async def test_who_would_refresh_earlier_than_the_others_does_not_look_again_and_again() -> None:
+    together, chat = await cluster(2)
+    first, hasty = together.replicas
+    hasty.world.exchange._round_trips_s[ACCOUNT] = 2.0
+    await first.world.info(chat)
+    until = together.clock.now() + 0.6
+    while together.clock.now() < until:
+        await hasty.world.info(chat)
+        await asyncio.sleep(0.001)
+    assert hasty.flights.roles.total() <= 2
+    await together.end()
+
+
+@virtual
+async def test_what_is_taken_over_asked_nobody_and_is_counted_so() -> None:
+    together, chat = await cluster(2)
+    first, second = together.replicas
+    assert outcome(await first.world.info(chat)) == "miss"
+    assert outcome(await second.world.info(chat)) == "collapsed"
+    assert second.world.metrics.road.saved["bff"] == 1
+    await together.end()
+
+
+@virtual
+async def test_a_failure_of_an_account_that_is_not_ours_is_not_believed() -> None:
+    together, _ = await cluster(1)
+    [replica] = together.replicas
+    failed = Failed(Reason.UPSTREAM_THROTTLED, 429, 5.0)
+    replica.world.exchange.believe("\ud800", ("/", "", Representation.JSON), "x", failed)
+    assert breakers(replica) == {}
+    assert replica.world.budget.state() == {}
+    await together.end()
+
+
+@virtual
+async def test_what_somebody_puts_back_from_long_ago_is_not_what_was_waited_for() -> None:
+    """He needs no key to it: a lease under its own token, and the news that it has landed."""
+    together, chat = await cluster(2, policies=caching({"info": cache_rule(8.0)}))
+    first, victim = together.replicas
+    await first.world.info(chat)
+    [(name, of)] = [(name, of) for name, of in together.redis._keys.items() if ":chat:" in name]
+    [(field, value)] = [(field, value) for field, value in of.items() if not field.startswith("lease:")]
+    token = value.split(b"\n")[0].rpartition(b" ")[2]
+    await asyncio.sleep(25.0)
+    now_us = round((EPOCH + 7.25 + together.clock.now()) * 1e6)
+    together.redis._keys[name] = {field: value, f"lease:{field}": (token, now_us + 1_000_000)}
+    asking = asyncio.create_task(victim.world.info(chat))
+    await asyncio.sleep(0.01)
+    place = {"chat": name.rpartition(":")[2], "field": field}
+    said = {"do": "landed", "by": "x", **place, "token": token.decode(), "kept": True, "failed": None}
+    victim.members.hear(json.dumps(said).encode())
+    assert header(await asking, "age") == "0"
+    await together.end()
+
+
+@virtual
 async def test_without_redis_each_asks_for_itself_and_nobody_hangs() -> None:
     together, chat = await cluster()
     together.redis.answers = False
@@ -374,6 +593,12 @@ async def test_what_one_knows_of_a_chats_life_all_know() -> None:
     await asyncio.sleep(1.0)
     assert outcome(await second.world.ask("GET", chat_path(chat, "/events"))) == "miss"
     await together.end()
+
+
+def breakers(replica: Replica) -> Mapping[str, Breaker]:
+    protection = replica.world.exchange.protection
+    assert isinstance(protection, Protection)
+    return protection.state()
 
 
 def agent_of(reply: Reply) -> str:

@@ -2,6 +2,7 @@
 -- whole microseconds: a rate has an arrival time, which is how far ahead of now it has been used.
 local limits, takes = KEYS[1], ARGV[1] == '1'
 local DAY_US = 86400000000
+local LEAST_LIFE_MS = 3600000
 local now = now_us()
 local today = math.floor(now / DAY_US)
 
@@ -64,7 +65,8 @@ for _, one in ipairs(has_room and found or {}) do
   end
 end
 if takes and life_us > 0 then
-  live(limits, math.ceil(life_us / 1000))
+  -- Longer than it means anything: where memory is short, what ends first is evicted first, and that is entries.
+  live(limits, math.max(LEAST_LIFE_MS, math.ceil(life_us / 1000)))
 end
 
 local replies = {}
