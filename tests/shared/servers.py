@@ -160,11 +160,13 @@ def redis_server(
     version: Version = "wheel",
     password: str | None = None,
     tls: Path | None = None,
+    knows_clients: bool = False,
     extra_args: Sequence[str] = (),
 ) -> Iterator[Server]:
     """A server that keeps nothing on disk, while the block runs. `folder` is its own.
 
     `tls` is a folder for its certificate and for `CA_FILE`, whom to trust; only Debian's server speaks TLS.
+    If it `knows_clients`, they have to show a certificate as well: its own will do.
     """
     [port] = free_ports(1)
     arguments = ["--save", "", "--appendonly", "no", "--bind", HOST, "--repl-diskless-sync-delay", "0"]
@@ -181,8 +183,9 @@ def redis_server(
         certified(tls)
         both = str(tls / "server.pem")
         arguments += ["--port", "0", "--tls-port", str(port), "--tls-cert-file", both, "--tls-key-file", both]
-        arguments += ["--tls-ca-cert-file", str(tls / CA_FILE), "--tls-auth-clients", "no"]
-        said |= {"ssl": True, "ssl_ca_certs": str(tls / CA_FILE)}
+        arguments += ["--tls-ca-cert-file", str(tls / CA_FILE), "--tls-auth-clients"]
+        arguments += ["yes" if knows_clients else "no"]
+        said |= {"ssl": True, "ssl_ca_certs": str(tls / CA_FILE), "ssl_certfile": both, "ssl_keyfile": both}
     with _running(folder, version, port, [*arguments, *extra_args], said) as server:
         yield server
 
@@ -243,8 +246,12 @@ def sentinels(
     down_after_ms: int = 300,
     password: str | None = None,
     sentinel_password: str | None = None,
+    sentinel_username: str = "default",
 ) -> Iterator[SentinelSet]:
-    """Debian's Sentinels over two of its servers; a majority decides. Three need two seconds to meet."""
+    """Debian's Sentinels over two of its servers; a majority decides. Three need two seconds to meet.
+
+    With a `sentinel_password`, nobody but `sentinel_username` gets in.
+    """
     with contextlib.ExitStack() as stack:
         master = stack.enter_context(redis_server(folder / "master", version="debian", password=password))
         replica = stack.enter_context(
@@ -255,9 +262,11 @@ def sentinels(
             f"sentinel down-after-milliseconds {MASTER} {down_after_ms}",
             f"sentinel failover-timeout {MASTER} 2000",
             *([f"sentinel auth-pass {MASTER} {password}"] if password else []),
-            *([f"requirepass {sentinel_password}"] if sentinel_password else []),
         ]
-        said = {"password": sentinel_password} if sentinel_password else {}
+        said = {}
+        if sentinel_password:
+            watch += ["user default off", f"user {sentinel_username} on >{sentinel_password} ~* &* +@all"]
+            said = {"username": sentinel_username, "password": sentinel_password}
         watching = []
         for number, port in enumerate(free_ports(count)):
             own = folder / f"sentinel-{number}"

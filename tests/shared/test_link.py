@@ -442,6 +442,16 @@ async def test_tls_with_whom_one_trusts(tmp_path: Path) -> None:
         assert server.command("INFO", "keyspace").count(b"db3:keys=1") == 1
 
 
+@needs_debian
+async def test_tls_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
+    with redis_server(tmp_path / "redis", version="debian", tls=tmp_path, knows_clients=True) as server:
+        ca_file, both = str(tmp_path / CA_FILE), str(tmp_path / "server.pem")
+        own: dict[str, Any] = {"certificate_file": both, "key_file": both}
+        for shown, answer in ((own, 1), ({}, None)):
+            async with linked(server.address, tls=True, ca_file=ca_file, **shown) as it:
+                assert await it.write() == answer
+
+
 @pytest.mark.parametrize(
     ("said", "word"),
     [
@@ -469,11 +479,10 @@ async def test_somebody_else_is_there(said: bytes, word: str) -> None:
 
 @needs_debian
 async def test_after_a_failover_the_new_master_is_asked(tmp_path: Path) -> None:
-    with sentinels(tmp_path, password=PASSWORD, sentinel_password="another") as them:
+    watcher: dict[str, Any] = {"sentinel_username": "watcher", "sentinel_password": "another"}
+    with sentinels(tmp_path, password=PASSWORD, **watcher) as them:
         nobody = ("127.0.0.1", 1)
-        place = Place(
-            (nobody, *them.addresses), sentinel=MASTER, password=PASSWORD, sentinel_password="another"
-        )
+        place = Place((nobody, *them.addresses), sentinel=MASTER, password=PASSWORD, **watcher)
         it = Linked(place, DEADLINE_S)
         await it.link.begin()
         try:

@@ -147,10 +147,15 @@ async def test_a_replica_that_is_killed_while_it_leads_is_taken_over_by_one(tmp_
 
 @needs_debian
 async def test_a_master_that_is_killed_is_followed_by_its_replica(tmp_path: Path) -> None:
-    with sentinels(tmp_path / "redis") as watched:
+    password = tmp_path / "password"
+    password.write_text("between-us\n")
+    said = {"sentinel_username": "gateway", "sentinel_password_file": str(password)}
+    name = said["sentinel_username"]
+    watching = sentinels(tmp_path / "redis", sentinel_username=name, sentinel_password="between-us")
+    with watching as watched:
         [(host, port)] = watched.addresses
         url = f"redis+sentinel://{host}:{port}/{MASTER}/0"
-        async with cluster(tmp_path / "replicas", url, count=REPLICAS) as stand:
+        async with cluster(tmp_path / "replicas", url, count=REPLICAS, redis=said) as stand:
             await stand.until_together(REPLICAS)
             async with polled(stand):
                 await asyncio.to_thread(watched.master.kill)

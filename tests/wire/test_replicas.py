@@ -19,8 +19,10 @@ from typing import Any
 
 import pytest
 
+from gateway.demo.stage import ACCOUNT
 from gateway.demo.wire import Client
-from gateway.emulator import Emulator, EmulatorConfig
+from gateway.emulator import Emulator, EmulatorConfig, Fault, Hang
+from gateway.parts import pace
 from tests.identity_provider import CA_FILE
 from tests.shared.servers import Server, needs_debian, redis_server
 from tests.shows.cluster import Cluster
@@ -444,3 +446,87 @@ async def test_over_tls(tmp_path: Path) -> None:
         trusted = str(tmp_path / "tls" / CA_FILE)
         async with pair(tmp_path, redis, scheme="rediss", ca_file=trusted) as it:
             await _asked(it, times=1)
+
+
+@pytest.mark.parametrize(
+    ("alone", "statuses"),
+    [
+        ("per_replica", [200] * 3 + [429] * 3),
+        ("deny", [429] * 6),
+        ("allow", [200] * 6),
+    ],
+)
+async def test_exact_limits_without_redis_are_kept_as_it_is_set(
+    tmp_path: Path, alone: str, statuses: list[int]
+) -> None:
+    limits = "{shared: exact, requests: {per_minute: 1, burst: 6}}"
+    with redis_server(tmp_path / "redis") as redis:
+        async with pair(tmp_path, redis, limits=limits, exact_limits_alone=alone) as it:
+            target = chat_path(it.one.chat(), "/info")
+            redis.kill()
+            await until(lambda: not any(status(side)["up"] for side in it.both))
+            answers = [await it.one.ask("GET", target, subject="partner") for _ in statuses]
+            assert [answer.status for answer in answers] == statuses
+
+
+# -- what the parts are wired to -------------------------------------------------------------------------
+
+
+async def test_who_hears_that_messages_are_missing_forgets_what_it_has(tmp_path: Path, redis: Server) -> None:
+    async with pair(tmp_path, redis) as it:
+        target = chat_path(it.one.chat(), "/info")
+        for side in it.both:
+            await side.get(target)
+        # A write of which nobody has heard: its number is there, its message is not, and the entry is gone.
+        [chat] = it.chats()
+        redis.command("DEL", chat)
+        [writes] = redis.command("KEYS", f"{it.prefix}:*writes*")
+        redis.command("INCR", writes)
+
+        async def both_know() -> bool:
+            return all([await metric(side, "shared_missed_messages_total") for side in it.both])
+
+        await eventually(both_know)
+        await it.other.get(target)
+        assert it.one.upstream_requests() == 2
+
+
+async def test_who_loses_redis_does_not_wait_for_another(tmp_path: Path) -> None:
+    with redis_server(tmp_path / "redis") as redis:
+        async with pair(tmp_path, redis) as it:
+            target = chat_path(it.one.chat(), "/info")
+            it.emulator.fail(Fault(delivery=Hang()))
+            leading = asyncio.create_task(it.one.get(target))
+            await until(lambda: it.one.upstream_requests() == 1)
+            following = asyncio.create_task(it.other.get(target))
+
+            async def follows() -> bool:
+                return 'command="look"' in (await it.other.admin("/metrics")).body.decode()
+
+            await eventually(follows)
+            redis.kill()
+            assert (await following).status == 200
+            assert not leading.done()
+            assert (await leading).status == 504
+
+
+async def test_a_budget_is_divided_by_those_who_live(tmp_path: Path, redis: Server) -> None:
+    async with pair(tmp_path, redis) as it:
+        for side in it.both:
+            gateway = side.gateway
+            assert gateway.replicas == 2
+            whole, own = pace(gateway.settings, ACCOUNT), gateway.budget._pace(ACCOUNT)
+            assert (own.per_s, own.burst, own.in_flight) == (
+                whole.per_s / 2,
+                whole.burst / 2,
+                whole.in_flight / 2,
+            )
+
+
+async def test_what_is_taken_over_is_counted_as_saved(tmp_path: Path, redis: Server) -> None:
+    async with pair(tmp_path, redis) as it:
+        target = chat_path(it.one.chat(), "/info")
+        first, second = [await side.get(target) for side in it.both]
+        assert "fwd=miss" in (first.header("cache-status") or "")
+        assert "collapsed" in (second.header("cache-status") or "")
+        assert await metric(it.other, "saved_requests_total") == 1

@@ -533,10 +533,11 @@ NAMED: Mapping[str, str] = {
     **{
         f"redis.{name}": "tests/wire/test_replicas.py"
         for name in (
-            *("password_file", "sentinel_password_file", "encryption_key_file", "prefix"),
-            *("deadline_ms", "lease_ms", "exact_limits_alone"),
+            *("password_file", "encryption_key_file", "prefix", "deadline_ms", "lease_ms"),
+            "exact_limits_alone",
         )
     },
+    "redis.sentinel_password_file": "tests/wire/test_replica_processes.py",
     "reload_s": "tests/wire/test_settings.py",
     "drain_delay_s": "tests/wire/test_end.py",
     "drain_s": "tests/edge/test_server.py",
