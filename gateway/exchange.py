@@ -452,7 +452,8 @@ class Exchange:
         self.protection.succeeded(target.account, target.key)
         # What a flight has brought is shared by all who waited for it, however short its life. Of what was
         # there already this replica may know better.
-        is_fresh = self.clock.now() < entry.fresh_until and self.usable(target, entry) is not None
+        now = self.clock.now()
+        is_fresh = now < entry.fresh_until and may_serve(entry, self._contact(target), now)
         return entry if board.was_awaited or is_fresh else None
 
     async def _queued(

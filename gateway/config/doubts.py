@@ -26,14 +26,18 @@ def doubts(
     document: Document,
     resources: Sequence[Resource] | None,
     named_by: Mapping[str, str],
+    *,
+    shares: bool,
 ) -> Iterator[Mistake]:
     """Warnings about a client's row: what does nothing, or not what it looks like.
 
     `resources` are None where nobody knows them. `named_by` has the claim that names the client, by issuer.
+    `shares`: there is a Redis in which replicas can count together.
     """
     found = [
         *(_doubtful_fields(row.view) if row.view else ()),
         *(_idle_parts(row, resources) if resources is not None else ()),
+        *(() if shares else _inexact_limits(row)),
         # A shadow goes by its conditions alone.
         *(_unmet_conditions(row, name, named_by) if row.mode != "shadow" else ()),
     ]
@@ -68,6 +72,12 @@ def _doubts_of_redis(place: RedisPlace | None, said: Redis) -> Iterator[_Doubt]:
 
 def as_warning(mistake: Mistake) -> Mistake:
     return replace(mistake, severity="warning")
+
+
+def _inexact_limits(row: ClientRow) -> Iterator[_Doubt]:
+    if row.limits and row.limits.limits().exact:
+        expected = "redis_url in the settings, as each process counts for itself without"
+        yield ("limits", "shared"), expected, "none"
 
 
 def _doubtful_fields(view: ViewRow) -> Iterator[_Doubt]:

@@ -111,5 +111,6 @@ def _policies(document: Document, folder: Path) -> tuple[Policies | None, tuple[
         issuers=frozenset(filter(None, issuers)) if issuers and None not in issuers else None,
         version=1,
         named_by=named_by,
+        shares=_section(document, "redis_url") is not None,
         shown_as=os.path.relpath(folder / str(name), folder) + "/",
     )

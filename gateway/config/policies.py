@@ -224,13 +224,14 @@ def load_policies(
     version: int,
     *,
     named_by: Mapping[str, str] | None = None,
+    shares: bool = True,
     shown_as: str = "",
 ) -> tuple[Policies | None, tuple[Mistake, ...]]:
     """Read `resources.yaml` and `clients/*.yaml`; no policies if a mistake is more than a warning.
 
     `accounts` and `issuers` are those of the settings, None if they are not known: then none is missed.
-    `named_by` are issuers whose tokens name their client, and the claim that does. `shown_as` stands before
-    the files' names in the mistakes.
+    `named_by` are issuers whose tokens name their client, and the claim that does. `shares` is False where
+    the settings have no `redis_url`. `shown_as` stands before the files' names in the mistakes.
     """
     named_by = named_by or {}
     resources, mistakes = _resources(folder / "resources.yaml", f"{shown_as}resources.yaml")
@@ -242,7 +243,7 @@ def load_policies(
     known = None if mistakes else resources
     rows, more = _clients(folder / "clients", f"{shown_as}clients", context)
     for row in rows:
-        more += doubts(row.row, row.client.name, row.document, known, named_by)
+        more += doubts(row.row, row.client.name, row.document, known, named_by, shares=shares)
     mistakes += [*more, *_overlaps(rows, named_by)]
     if any(mistake.severity == "error" for mistake in mistakes):
         return None, tidy(mistakes)

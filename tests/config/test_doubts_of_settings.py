@@ -1,4 +1,4 @@
-"""What is said about Redis and does nothing, or gives a password away, is warned of."""
+"""What is said about Redis and does nothing, or gives a password away, is warned of; and what needs it."""
 
 from __future__ import annotations
 
@@ -86,3 +86,36 @@ def test_doubts(
     folder: Path, redis_url: str | None, redis: dict[str, object] | None, expected: list[str]
 ) -> None:
     assert told(folder, redis_url, redis) == expected
+
+
+PER_SECOND = {"requests": {"per_second": 5}}
+INEXACT = "expected redis_url in the settings, as each process counts for itself without, got none"
+
+
+@pytest.mark.parametrize(
+    ("redis_url", "limits", "expected"),
+    [
+        (None, None, []),
+        (None, PER_SECOND, []),
+        (None, PER_SECOND | {"shared": "per_replica"}, []),
+        (None, PER_SECOND | {"shared": "exact"}, [INEXACT]),
+        (None, {"resources": {"info": PER_SECOND}, "shared": "exact"}, [INEXACT]),
+        (OPEN, PER_SECOND | {"shared": "exact"}, []),
+    ],
+)
+def test_exact_limits_need_redis(
+    folder: Path, redis_url: str | None, limits: dict[str, object] | None, expected: list[str]
+) -> None:
+    clients = folder / "policies" / "clients"
+    clients.mkdir(parents=True)
+    shutil.copy(HERE.parents[1] / "policies" / "resources.yaml", clients.parent)
+    client = {"match": {"iss": "https://a.example"}, "accounts": ["123"], "allow": ["chat:read"]}
+    limited = client if limits is None else client | {"limits": limits}
+    (clients / "one.yaml").write_text(json.dumps({"clients": {"one": limited}}))
+    environ = {"CHAT_GATEWAY_POLICIES": "policies"}
+    if redis_url is not None:
+        environ["CHAT_GATEWAY_REDIS_URL"] = redis_url
+    loaded = load(folder / "gateway.yaml", environ)
+    place = "policies/clients/one.yaml:1: warning: clients.one.limits.shared: "
+    assert [str(mistake) for mistake in loaded.mistakes] == [place + each for each in expected]
+    assert loaded.policies is not None
