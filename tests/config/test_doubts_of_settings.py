@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from gateway.config.doubts import doubts_of_settings
-from gateway.config.load import load
+from gateway.config.load import Loaded, load
 
 HERE = Path(__file__).parent
+POLICIES = HERE.parents[1] / "policies"
 OPEN, SAFE = "redis://redis.example", "rediss://redis.example"
 SENTINEL = "redis+sentinel://sentinel.example/mymaster"
 ALONE = "expected redis_url beside it, as nothing is shared without, got none"
@@ -23,10 +24,12 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(HERE / "good", tmp_path / "good"))
 
 
-def told(folder: Path, redis_url: str | None, redis: dict[str, object] | None) -> list[str]:
+def loaded_from(
+    folder: Path, policies: str, redis_url: str | None, redis: dict[str, object] | None = None
+) -> Loaded:
     said = {
         "public_url": "https://chat.example",
-        "policies": str(HERE.parents[1] / "policies"),
+        "policies": policies,
         "accounts": {"123": {"upstream": "https://upstream.example", "app_key_file": "app-key"}},
         "issuers": [
             {"issuer": "https://a.example", "audience": "a", "algorithms": ["RS256"], "jwks": "jwks.json"}
@@ -35,7 +38,11 @@ def told(folder: Path, redis_url: str | None, redis: dict[str, object] | None) -
         **({} if redis is None else {"redis": redis}),
     }
     (folder / "gateway.yaml").write_text(json.dumps(said))
-    loaded = load(folder / "gateway.yaml", {})
+    return load(folder / "gateway.yaml", {})
+
+
+def told(folder: Path, redis_url: str | None, redis: dict[str, object] | None) -> list[str]:
+    loaded = loaded_from(folder, str(POLICIES), redis_url, redis)
     assert loaded.settings is not None
     mistakes = list(doubts_of_settings(loaded.settings, loaded.document))
     assert all(mistake.severity == "warning" for mistake in mistakes)
@@ -108,14 +115,11 @@ def test_exact_limits_need_redis(
 ) -> None:
     clients = folder / "policies" / "clients"
     clients.mkdir(parents=True)
-    shutil.copy(HERE.parents[1] / "policies" / "resources.yaml", clients.parent)
+    shutil.copy(POLICIES / "resources.yaml", clients.parent)
     client = {"match": {"iss": "https://a.example"}, "accounts": ["123"], "allow": ["chat:read"]}
     limited = client if limits is None else client | {"limits": limits}
     (clients / "one.yaml").write_text(json.dumps({"clients": {"one": limited}}))
-    environ = {"CHAT_GATEWAY_POLICIES": "policies"}
-    if redis_url is not None:
-        environ["CHAT_GATEWAY_REDIS_URL"] = redis_url
-    loaded = load(folder / "gateway.yaml", environ)
+    loaded = loaded_from(folder, "policies", redis_url)
     place = "policies/clients/one.yaml:1: warning: clients.one.limits.shared: "
     assert [str(mistake) for mistake in loaded.mistakes] == [place + each for each in expected]
     assert loaded.policies is not None

@@ -626,7 +626,8 @@ def _foreign(replica: Replica, message: bytes) -> int:
         b'{"do": "mark", "number": 1, "writes": 1.5, "revocations": 1, "server": "-"}',
         b'{"do": "landed"}',
         b'{"do": "landed", "by": "y", "chat": "c", "field": "f", "token": "t", "kept": false, "failed": {}}',
-        b"[" * 100_000,
+        b"[" * 60_000,
+        b'{"do": "revoked", "version": 1' + b" " * 65_536 + b"}",
     ],
 )
 def test_what_is_no_message_is_counted_and_changes_nothing(message: bytes) -> None:
