@@ -27,6 +27,20 @@ settings.register_profile("thorough", settings.get_profile("default"), max_examp
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+#: What mostly waits, for processes and for seconds, and what is longest: first, so that nothing waits for it.
+FIRST = (
+    *("tests/wire/test_replica_processes.py", "tests/demo/test_demo.py", "tests/machine/test_machine.py"),
+    *("tests/faults/test_show.py", "tests/road/test_short_cut_first.py", "tests/wire/test_replicas.py"),
+    *("tests/road/test_short_cut_second.py", "tests/road/test_schedules.py", "tests/wire/test_reload.py"),
+    *("tests/wire/test_settings.py", "tests/shared/test_schedules.py", "tests/hostile/test_bytes_first.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: index for index, name in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(FIRST)))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """All tests are there to stay: the collector need not look through them again, nor so often.

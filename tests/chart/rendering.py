@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ Values = Mapping[str, Any]
 
 
 class Strict(yaml.CSafeLoader):
-    """Refuses what other readers take in silence: a key that is there twice."""
+    """Refuses a key that is there twice, which others take in silence; 1e3 is a figure, as in Go."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -28,6 +29,11 @@ class Strict(yaml.CSafeLoader):
         if doubled:
             raise yaml.constructor.ConstructorError(None, None, f"doubled: {doubled[0]}", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+Strict.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[0-9]+([.][0-9]*)?[eE][-+]?[0-9]+$"), list("0123456789")
+)
 
 
 def profile(name: str) -> Json:

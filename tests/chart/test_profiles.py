@@ -393,6 +393,23 @@ def test_a_profile_says_what_it_is_for(tmp_path: Path) -> None:
     high = configured(profile("ha-valkey"), tmp_path / "high")
     assert high.settings.redis_url is not None
     assert high.settings.redis_url.master == "mymaster"
+    for shared in (edge.settings.redis, high.settings.redis):
+        assert shared.username == "chat-gateway"
+        assert shared.password_file
+        assert shared.ca_file
+        assert shared.encryption_key_file
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_can_revoke_by_call(name: str) -> None:
+    found = objects(profile(name))
+    config = yaml.safe_load(of_kind(found, "ConfigMap", "chat-gateway")["data"]["gateway.yaml"])
+    spec = of_kind(found, "Deployment")["spec"]["template"]["spec"]
+    mounts = {each["mountPath"]: each for each in spec["containers"][0]["volumeMounts"]}
+    volumes = {each["name"]: each for each in spec["volumes"]}
+    journal = mounts[str(Path(config["revocations"]["journal"]).parent)]
+    assert not journal.get("readOnly")
+    assert "emptyDir" in volumes[journal["name"]]
 
 
 def test_notes_warn_of_what_is_easily_overlooked() -> None:

@@ -19,6 +19,13 @@ from tests.chart.rendering import CHART, Json, Values, at, chart, merged, object
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 MINIMAL = profile("minimal")
+#: All ways to it from outside.
+EXPOSED: Values = {
+    "ingress": {"enabled": True},
+    "httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]},
+    "autoscaling": {"enabled": True},
+    "networkPolicy": {"enabled": True},
+}
 
 WRONG: Mapping[str, Json] = yaml.safe_load((Path(__file__).parent / "wrong.yaml").read_text())
 
@@ -203,17 +210,54 @@ def test_figures_stay_whole_and_words_stay_words() -> None:
     assert re.findall(r"(?:issuer|audience): (.*)", text) == ['"010"', '"yes"']
 
 
+#: Names that are good in Kubernetes, and that YAML reads as something else.
+ODD = ("123", "1e3", "0x1f", "2024-01-01", "true", "null")
+#: As good as any, and in no other text.
+PLAIN = "a-name-of-its-own"
+
+
+@pytest.mark.parametrize(
+    ("place", "others"),
+    [
+        ("files/app-key/secret", {}),
+        ("files/app-key/configMap", {"files": {"app-key": {"secret": None}}}),
+        ("revocations/claim", {"revocations": {"journal": "claim"}, "autoscaling": {"enabled": False}}),
+        ("priorityClassName", {}),
+        ("ingress/className", {}),
+        ("ingress/tlsSecret", {}),
+        ("serviceAccount/name", {}),
+        ("httpRoute/parentRefs", {}),
+        ("image/pullSecrets", {}),
+        ("fullnameOverride", {}),
+        ("nameOverride", {}),
+    ],
+)
+def test_names_stay_names(place: str, others: Values) -> None:
+    base = merged(merged(MINIMAL, EXPOSED), others)
+
+    def rendered(name: str) -> list[Json]:
+        named = [{"name": name}] if place.endswith(("Refs", "Secrets")) else name
+        return objects(merged(base, at(place, named)))
+
+    plain = json.dumps(rendered(PLAIN))
+    assert PLAIN in plain
+    for name in ODD:
+        # These begin with a letter, as a Service has to.
+        if not (place.endswith("Override") and name[0].isdecimal()):
+            assert rendered(name) == json.loads(plain.replace(PLAIN, name))
+
+
 @pytest.mark.parametrize(
     ("url", "host", "path"),
     [
         ("https://chat.example", "chat.example", "/"),
         ("https://chat.example/", "chat.example", "/"),
         ("https://chat.example:8443/gateway/", "chat.example", "/gateway"),
+        ("https://chat.example/gateway:", "chat.example", "/gateway:"),
     ],
 )
 def test_host_and_path_are_those_of_the_public_url(url: str, host: str, path: str) -> None:
-    over = {"ingress": {"enabled": True}, "httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}}
-    found = objects(merged(MINIMAL, {"config": {"public_url": url}, **over}))
+    found = objects(merged(MINIMAL, {"config": {"public_url": url}, **EXPOSED}))
     (rule,) = of_kind(found, "Ingress")["spec"]["rules"]
     route = of_kind(found, "HTTPRoute")["spec"]
     assert (rule["host"], rule["http"]["paths"][0]["path"]) == (host, path)

@@ -9,10 +9,10 @@ not hold. As arguments it takes their names:
 - `killed`: connections are refused for three seconds, then it is back with nothing in it;
 - `failed-over`: the master is killed, and Sentinel makes its replica the master (Debian's, where installed).
 
-Latencies are the clients': p99 of reads and writes alike, and the median of reads, which shows whether hits are
-still hits. Judged is the worst second from when Redis goes to one second after it is back, wherever in a quarter
-of a second it begins. So is how often infos are fetched while Redis is away; writes are not counted, but what is
-fetched because of them is.
+Latencies are the clients': the p99 of reads and writes alike, and the median of reads, which shows whether
+hits are still hits. Judged is the worst second from just before Redis goes to one second after it is back;
+seconds begin every quarter of a second. So is how often infos are fetched while Redis is away: writes are not
+counted, but what is fetched because of them is.
 """
 
 from __future__ import annotations
@@ -250,6 +250,8 @@ async def play(name: str, stand: Cluster, outage: Outage) -> bool:
         "back_after_s": round(back_s, 2),
         "statuses": statuses(everything),
         "before": usual,
+        "worst_second_before": worst(load.seconds(gone - CALM_S, gone)),
+        "over": load.during(gone - STEP_S, back + SETTLE_S).figures(),
         "worst_second": over,
         "p99_ms_by_second": [one.figures()["p99_ms"] for one in windows],
         "after": after.figures(),

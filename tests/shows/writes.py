@@ -4,9 +4,10 @@
 moment the write is answered. Others read the chats all the while, so that there is always something old to be
 shown. Prints one JSON line, with the bounds that did not hold.
 
-Nothing old is promised while all replicas acknowledge. Which writes they have all acknowledged cannot be told from
-outside, only how many replicas were silent, of all writes (`shared_silent_replicas_total`). Each of them may show
-one old answer, as there is one read after each write: so there are at most as many, and none if none was silent.
+While all replicas acknowledge, nobody is shown what is old. Which writes all have acknowledged cannot be told
+from outside, only how many replicas were silent, over all writes (`shared_silent_replicas_total`). Each of
+these may show one old answer, for there is one read after each write. So at most as many are old, and none if
+no replica was silent.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@
 {{- end -}}
 
 {{- define "chat-gateway.labels" -}}
-app.kubernetes.io/name: {{ include "chat-gateway.name" . }}
+app.kubernetes.io/name: {{ include "chat-gateway.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -34,13 +34,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* What pods of the gateway are told by. It cannot be changed in a Deployment that exists. */}}
 {{- define "chat-gateway.selector" -}}
-app.kubernetes.io/name: {{ include "chat-gateway.name" . }}
+app.kubernetes.io/name: {{ include "chat-gateway.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: gateway
 {{- end -}}
 
 {{- define "chat-gateway.testSelector" -}}
-app.kubernetes.io/name: {{ include "chat-gateway.name" . }}
+app.kubernetes.io/name: {{ include "chat-gateway.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: test
 {{- end -}}
@@ -93,7 +93,7 @@ projected:
   defaultMode: 288
   sources:
     - configMap:
-        name: {{ include "chat-gateway.fullname" . }}
+        name: {{ include "chat-gateway.fullname" . | quote }}
         items:
           - {key: gateway.yaml, path: gateway.yaml}
     - configMap:
@@ -105,10 +105,10 @@ projected:
     {{- range $name, $file := .Values.files }}
     {{- if $file.secret }}
     - secret:
-        name: {{ $file.secret }}
+        name: {{ $file.secret | quote }}
     {{- else }}
     - configMap:
-        name: {{ $file.configMap }}
+        name: {{ $file.configMap | quote }}
     {{- end }}
         items:
           - key: {{ $file.key | quote }}
