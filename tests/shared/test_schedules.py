@@ -237,7 +237,7 @@ async def play(steps: list[Step], ttl_s: float) -> None:
     await together.end()
 
 
-@settings(max_examples=4 * settings().max_examples)
+@settings(max_examples=2 * settings().max_examples)
 @given(steps=st.lists(STEPS, min_size=5, max_size=30), ttl_s=st.sampled_from(TTLS_S))
 def test_no_replica_shows_what_was_before_a_write(steps: list[Step], ttl_s: float) -> None:
     simulate(play(steps, ttl_s))
