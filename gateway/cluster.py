@@ -137,7 +137,7 @@ class Cluster:
     def _changed(self) -> None:
         self._revocations.forget()
         if self._link.up and self._link.subscribed:
-            self._members.hears = True
+            self._members.connected()
             self._start(self._members.beat())
             self._start(self._safely(self.flights.tell_untold))
         else:

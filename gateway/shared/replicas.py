@@ -111,6 +111,10 @@ class Membership:
             self._count(beat.living)
         return beat
 
+    def connected(self) -> None:
+        """Messages arrive from now on; what was missed before that the first mark tells."""
+        self.hears = True
+
     def lost(self) -> None:
         """The way by which messages come has broken: no mark that is under way counts."""
         self.hears = False

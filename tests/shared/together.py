@@ -90,7 +90,7 @@ class Replica:
         tokens = itertools.count()
         # Redis has a clock of its own.
         self.members = Membership(self.name, commands, heard, self._now)
-        self.members.hears = True
+        self.members.connected()
         self.flights = SharedFlights(
             commands,
             Records(None, os.urandom),
@@ -138,7 +138,7 @@ class Replica:
 
     def mend(self) -> None:
         self.way.is_cut = False
-        self.members.hears = True
+        self.members.connected()
 
     async def die(self) -> None:
         """From one moment to the next, as by SIGKILL: nobody is told anything."""

@@ -94,8 +94,7 @@ class Cluster(Stand):
         """Wait until every living replica's metrics are as expected; the seconds that it took."""
         began = time.monotonic()
         while time.monotonic() < began + PATIENCE_S:
-            living = [one for one in self.replicas if one.child._process.poll() is None]
-            if all(map(expected, await asyncio.gather(*(one.metrics() for one in living)))):
+            if all(map(expected, await self._metrics())):
                 return time.monotonic() - began
             await asyncio.sleep(LOOKS_S)
         raise AssertionError(f"not within {PATIENCE_S:g} s: {what}")
@@ -112,11 +111,14 @@ class Cluster(Stand):
         """Wait until all have noticed that Redis is gone."""
         return await self.until_all(lambda said: not said["shared_up"], "all are alone")
 
+    async def _metrics(self) -> list[Metrics]:
+        living = (one for one in self.replicas if one.child._process.poll() is None)
+        return await asyncio.gather(*(one.metrics() for one in living))
+
     async def shared(self, name: str) -> dict[str, int]:
         """The sum over living replicas of the families that begin with `shared_<name>`, by their labels."""
-        living = [one for one in self.replicas if one.child._process.poll() is None]
         sums: dict[str, int] = {}
-        for said in await asyncio.gather(*(one.metrics() for one in living)):
+        for said in await self._metrics():
             for key, value in said.items():
                 if key.startswith(f"shared_{name}"):
                     sums[key] = sums.get(key, 0) + int(value)
