@@ -18,8 +18,8 @@ RUN python -m hatchling build -t wheel -d /dist
 FROM ${PYTHON} AS installed
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/opt/chat-gateway/bin/python
 RUN python -m venv --without-pip /opt/chat-gateway
-COPY requirements-redis.txt /
-RUN python -m pip install --no-compile --require-hashes --only-binary :all: -r /requirements-redis.txt
+COPY requirements-otel.txt /
+RUN python -m pip install --no-compile --require-hashes --only-binary :all: -r /requirements-otel.txt
 COPY --from=wheel /dist/ /dist/
 # Compiled now, as nothing can be written later; and whatever becomes of the sources' times in layers, that holds.
 RUN python -m pip install --no-compile --no-deps --no-index /dist/*.whl \

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 FUZZ_READY := $(VENV)/.fuzz-ready
 
-.PHONY: demo test check bench bench-deps fuzz soak replicas wheel sbom schema chart lock clean
+.PHONY: demo test check bench bench-deps fuzz soak replicas openapi browser wheel sbom schema chart lock clean
 
 demo: $(READY)
 	$(BIN)/chat-gateway demo $(ARGS)
@@ -54,6 +54,14 @@ wheel: $(READY)
 sbom: $(READY)
 	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null)} $(BIN)/python -m tests.supply.sbom build/sbom.json
 
+# What the description says against what the gateway does, thousands of times.
+openapi: $(READY)
+	OPENAPI_CASES=25 $(BIN)/python -W error -m pytest tests/openapi $(ARGS)
+
+# The live page, driven in Chromium.
+browser: $(READY)
+	$(BIN)/python -W error -m pytest tests/browser $(ARGS)
+
 schema: $(READY)
 	$(BIN)/python -m gateway.config.schema policies/schema
 
@@ -67,7 +75,8 @@ LOCK := $(BIN)/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --
 lock: $(READY)
 	$(LOCK) --output-file requirements.txt pyproject.toml
 	$(LOCK) --extra redis --constraint requirements.txt --output-file requirements-redis.txt pyproject.toml
-	$(LOCK) --extra dev --constraint requirements-redis.txt --output-file requirements-dev.txt pyproject.toml
+	$(LOCK) --extra redis --extra otel --constraint requirements-redis.txt --output-file requirements-otel.txt pyproject.toml
+	$(LOCK) --extra dev --constraint requirements-otel.txt --output-file requirements-dev.txt pyproject.toml
 	$(LOCK) --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt pyproject.toml
 	$(LOCK) --extra fuzz --constraint requirements-dev.txt --output-file requirements-fuzz.txt pyproject.toml
 

@@ -13,7 +13,7 @@ import gc
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +23,12 @@ from structlog.typing import FilteringBoundLogger
 from gateway import parts
 from gateway.admin.web import Handles, admin
 from gateway.config.settings import Settings, needs_restart, server_context
+from gateway.config.tracing import traces_exporter
 from gateway.configuration import Configuration, Misconfigured, configure, fingerprint
 from gateway.core.access import Claims, identify
 from gateway.core.errors import Refusal
+from gateway.core.limits import Left, Limits
+from gateway.core.policy import Client
 from gateway.edge.server import Running, bind, listening
 from gateway.edge.web import Web
 from gateway.exchange import Exchange
@@ -34,13 +37,16 @@ from gateway.identity.records import RevocationsError
 from gateway.identity.revocations import Revocations
 from gateway.identity.tokens import Verifier
 from gateway.keysources import KeySources, Sources
+from gateway.observe.live import Live, Sights
 from gateway.observe.logs import adopt, logger, lost_lines
 from gateway.observe.metrics import Gauges, Load, Metrics, Reloads
 from gateway.observe.observer import NOBODY, Observer
 from gateway.observe.usage import Usage
+from gateway.openapi.document import describe
 from gateway.operate import Operations, Reloaded
 from gateway.overload import Overload
 from gateway.ports import Clock, Limiter, State, Upstream
+from gateway.push.hub import Bounds, Hub
 from gateway.shortcut import News, ShortCut
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
@@ -52,6 +58,7 @@ from gateway.upstream.transport import HttpUpstream, fetcher
 
 if TYPE_CHECKING:
     from gateway.cluster import Cluster
+    from gateway.observe.traces import Traces
 
 #: Files that stay the same for so long are not being written; and how often that is waited for.
 REST_S = 0.05
@@ -95,7 +102,7 @@ class Gateway:
         self._clock = clock
         self._log = log or logger(settings.log_level, wall=clock.wall)
         usage = Usage(clock.wall)
-        self._observer = Observer(self.metrics, self._log, usage)
+        self._observer = Observer(self.metrics, self._log, usage, settings.log_one_hit_in)
         self._reloads = Reloads(clock.wall(), policies_version=configuration.policies.version)
         self._mistakes: tuple[str, ...] = ()
         self._unfit_revocations: tuple[str, ...] = ()
@@ -127,10 +134,11 @@ class Gateway:
             max_bytes=settings.memory.tokens_bytes,
             changed=self._news.tell,
         )
+        self._tracer = _tracer(environ)
         self._accounts = self._accounts_of(settings)
         self._state = self._state_of(configuration, 0, self._upstream())
         store = MemoryStore(settings.cache.max_bytes, clock.now, lambda: self._state.policies.views)
-        limiter = MemoryLimiter(clock.now, clock.wall)
+        limiter = self._limiter = MemoryLimiter(clock.now, clock.wall)
         self._digest = parts.digest(configuration)
         self.cluster = self._cluster(store, limiter, usage)
         self._overload_bounds = parts.overload_bounds(settings)
@@ -138,7 +146,7 @@ class Gateway:
         charging: Limiter = limiter if self.cluster is None else self.cluster.limiter
         self.short_cut = self._short_cut(store, charging) if settings.short_cut else None
         self.exchange = self._exchange(store, charging)
-        self.metrics.gauges = self._gauges(store)
+        self.metrics.gauges = self._gauges(store, usage)
         #: The clients' listener's, and the private one's. What is loaded into them is shown from then on.
         self.tls = parts.tls(settings.tls), parts.tls(settings.admin_tls)
         self._web_config = parts.web_config(settings)
@@ -171,6 +179,7 @@ class Gateway:
         )
 
     def _exchange(self, store: MemoryStore, limiter: Limiter) -> Exchange:
+        self._description = described(self._configuration)
         exchange = Exchange(
             state=lambda: self._state,
             clock=self._clock,
@@ -183,9 +192,22 @@ class Gateway:
             observer=self._observer,
             short_cut=self.short_cut,
             replicas=None if self.cluster is None else self.cluster.flights,
+            tracer=self._tracer,
+            max_wait_s=lambda: self.settings.push.max_wait_s,
+            description=lambda: self._description,
         )
         if self.cluster is not None:
             self.cluster.join(exchange)
+        self.hub = exchange.watchers = Hub(
+            exchange,
+            state=lambda: self._state,
+            clock=self._clock,
+            limiter=limiter,
+            observer=self._observer,
+            bounds=lambda: Bounds(self.settings.push.heartbeat_ms / 1000),
+            random=random.random,
+        )
+        self.live = Live(self.metrics, self._observer.recent, self._sights(limiter), self._clock)
         return exchange
 
     def _operations(self) -> Operations:
@@ -209,9 +231,10 @@ class Gateway:
             store=store,
             observer=self._observer,
             new_id=_new_id,
+            is_traced=None if self._tracer is None else self._tracer.wants,
         )
 
-    def _gauges(self, store: MemoryStore) -> Gauges:
+    def _gauges(self, store: MemoryStore, usage: Usage) -> Gauges:
         return Gauges(
             flights=lambda: len(self.exchange.flights),
             keys=lambda: self._key_sources.remotes,
@@ -219,12 +242,41 @@ class Gateway:
             budgets=self.budget.state,
             revocations=self.revocations.count,
             kept=lambda: self._kept(store),
+            counts=lambda: self._counts(store),
+            evictions=lambda: self._evictions(store),
+            sent=usage.sent,
+            waiters=lambda: self.exchange.waiting,
+            watches=lambda: len(self.hub.watches()),
             breakers=lambda: {
                 account: state is not Breaker.CLOSED for account, state in self._protection.state().items()
             },
             load=self._load,
             shared=lambda: None if self.cluster is None else self.cluster.seen(),
         )
+
+    def _sights(self, charging: Limiter) -> Sights:
+        return Sights(
+            is_ready=lambda: self.ready,
+            replicas=lambda: self.replicas,
+            reload=self._reload_status,
+            accounts=lambda: self._state.accounts,
+            breakers=lambda: {account: state.value for account, state in self._protection.state().items()},
+            watches=self.hub.watches,
+            limits=lambda names: self._limits(charging, names),
+        )
+
+    def _limits(
+        self, charging: Limiter, names: Collection[str]
+    ) -> Mapping[str, tuple[Limits, Sequence[Left] | None]]:
+        """What those clients may do, and what is left of it where that is known without asking Redis."""
+
+        def left(client: Client) -> Sequence[Left] | None:
+            if charging.lane(client, None) is None:
+                return None
+            return self._limiter.lane(client, None).peek(self._clock.now(), self._clock.wall()).left
+
+        clients = self._state.policies.clients
+        return {client.name: (client.limits, left(client)) for client in clients if client.name in names}
 
     def _load(self) -> Load:
         return Load(
@@ -233,6 +285,7 @@ class Gateway:
             self.overload.lag_s,
             lost_lines(self._log),
             self._clock_jumps,
+            self.overload.lag_max_s,
         )
 
     def _kept(self, store: MemoryStore) -> Mapping[str, tuple[int, int]]:
@@ -245,6 +298,14 @@ class Gateway:
             kept["grants"] = self.short_cut.weight, said.memory.grants_bytes
         return kept
 
+    def _counts(self, store: MemoryStore) -> Mapping[str, int]:
+        grants = {} if self.short_cut is None else self.short_cut.counts()
+        return {**store.counts(), "tokens": self._verifier.remembered, **grants}
+
+    def _evictions(self, store: MemoryStore) -> Mapping[str, int]:
+        grants = {} if self.short_cut is None else self.short_cut.evictions()
+        return {**store.evictions(), "tokens": self._verifier.evictions, **grants}
+
     def _handles(self, usage: Usage) -> Handles:
         return Handles(
             access=lambda: parts.access(self._configuration),
@@ -255,7 +316,9 @@ class Gateway:
             revocations=self.revocations.entries,
             revoke=self.operations.revoke,
             reload=self.operations.reload,
+            purge=self.operations.purge,
             explain=self.operations.explain,
+            live=self.live.open,
         )
 
     @property
@@ -273,15 +336,9 @@ class Gateway:
         return replace(self._reloads, failed=self._reloads.failed or bool(self._unfit_revocations))
 
     def _status(self) -> Mapping[str, object]:
-        reloads = self._reloads
         return {
             "policies_version": self._state.policies.version,
-            "reload": {
-                "ok": not reloads.failed and not self._unfit_revocations,
-                "succeeded_at": int(reloads.succeeded_at),
-                "mistakes": self._told(),
-                "needs_restart": needs_restart(self.at_start, self.settings),
-            },
+            "reload": self._reload_status(),
             "keys": {
                 issuer: {"age_s": keys.age_s(), "last_error": keys.last_error}
                 for issuer, keys in self._key_sources.remotes.items()
@@ -291,6 +348,15 @@ class Gateway:
                 for account, state in self.budget.state().items()
             },
             **({} if self.cluster is None else {"shared": self.cluster.status()}),
+        }
+
+    def _reload_status(self) -> Mapping[str, object]:
+        reloads = self._reloads
+        return {
+            "ok": not reloads.failed and not self._unfit_revocations,
+            "succeeded_at": int(reloads.succeeded_at),
+            "mistakes": self._told(),
+            "needs_restart": needs_restart(self.at_start, self.settings),
         }
 
     # -- change without restart --------------------------------------------------------------------------
@@ -400,6 +466,7 @@ class Gateway:
             self._digest = parts.digest(read)
             self._state = self._state_of(read, self._state.epoch + moved, upstream)
             self._web_config = parts.web_config(read.settings)
+            self._description = described(read)
             self._overload_bounds = parts.overload_bounds(read.settings)
         self._news.tell()
         self._show_certificates()
@@ -499,12 +566,18 @@ class Gateway:
         await self._key_sources.warm(self._sources)
         if self.cluster is not None:
             await self.cluster.begin()
-        self._watching = [asyncio.create_task(work()) for work in (self.keep_looking, self._keep_watching)]
+        works = (self.keep_looking, self._keep_watching, self._keep_telling)
+        self._watching = [asyncio.create_task(work()) for work in works]
 
     async def _keep_watching(self) -> None:
         while True:
             await self.safely(lambda: self.overload.watch(self._clock.wall, self._clock_set))
             await asyncio.sleep(1)
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            await self.safely(self.live.tick)
 
     def _clock_set(self, seconds: float) -> None:
         """Whether a token has expired, and what is revoked, is another question now."""
@@ -520,15 +593,38 @@ class Gateway:
             await self.cluster.end()
         await self._key_sources.close()
         await self.transport.aclose()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
 
     async def drain(self) -> None:
-        """Let what flies land; what has not after `drain_s` ends, and who waits for it is told so."""
+        """Let what flies land; what has not after `drain_s` ends, and who waits for it is told so.
+
+        Who is told of changes is sent elsewhere at once.
+        """
+        self.live.close()
+        await self.hub.drain()
         await self.exchange.flights.drain(self.at_start.drain_s)
 
 
 def _new_id() -> str:
     """An id that nobody else has by chance; it is no secret."""
     return f"{random.getrandbits(64):016x}"
+
+
+def described(configuration: Configuration) -> bytes:
+    """The description of the public surface. It takes milliseconds to make."""
+    said = configuration.settings
+    return describe(configuration.policies, said.public_url, said.push.max_wait_s)
+
+
+def _tracer(environ: Mapping[str, str]) -> Traces | None:
+    name = traces_exporter(environ)
+    if name is None:
+        return None
+    # It needs libraries that are there only where they were asked for.
+    from gateway.observe.traces import Traces, exporter  # noqa: PLC0415
+
+    return Traces(exporter(name))
 
 
 def _revocations(settings: Settings, clock: Clock, changed: Callable[[], None]) -> Revocations:

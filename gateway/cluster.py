@@ -96,7 +96,7 @@ class Cluster:
             lease_s=said.lease_ms / 1000,
             first_lease_s=FIRST_LEASE * said.deadline_ms / 1000,
         )
-        heard = Heard(self._written, self._missed, self._landed, self._living, self._revoked)
+        heard = Heard(self._written, self._purged, self._missed, self._landed, self._living, self._revoked)
         self._members = Membership(name, self._commands, heard, clock.now)
         self._link.probe = self._members.beat
         self.flights = SharedFlights(
@@ -147,6 +147,10 @@ class Cluster:
     def _written(self, chat: Chat) -> None:
         self._road.written(chat)
         self.flights.written(chat)
+
+    def _purged(self, account: str | None) -> None:
+        self._road.purged(account)
+        self.flights.purged()
 
     def _missed(self) -> None:
         self._store.raise_all()

@@ -15,6 +15,7 @@ from typing import Literal
 from gateway.config.load import Loaded, load
 from gateway.config.mistakes import Mistake, tidy
 from gateway.config.settings import Account, Settings, Tls
+from gateway.config.tracing import tracing_mistakes
 from gateway.core.policy import Policies
 from gateway.identity.keysets import KeyFile, KeySetError
 from gateway.identity.records import faults_in_file, faults_in_journal
@@ -56,6 +57,7 @@ def configure(path: Path, environ: Mapping[str, str], *, starting: bool = False)
     """
     loaded = load(path, environ)
     key_files, faults = _read_keys(loaded)
+    faults += tracing_mistakes(environ)
     told = tidy([*loaded.mistakes, *faults])
     # They are about lines, and stay in the order of those.
     unfit = tuple(_unfit_revocations(loaded)) if starting else ()

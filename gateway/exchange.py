@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, assert_never
 
@@ -47,13 +48,14 @@ from gateway.core.freshness import (
 )
 from gateway.core.headers import dress
 from gateway.core.judgement import Granted, Judged, Refused, judge
+from gateway.core.known import known
 from gateway.core.limits import UNCOUNTED, Standing
 from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Chat, Key, Representation, UpstreamRequest
-from gateway.core.paths import Target
+from gateway.core.paths import DESCRIPTION, Target
 from gateway.core.places import Armed
 from gateway.core.policy import Client, Priority
-from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
+from gateway.core.replies import Delivered, Described, How, Reply, Result, Trip, reply
 from gateway.core.requests import Request
 from gateway.core.sharing import Told
 from gateway.core.writes import document_of, dressed
@@ -71,7 +73,9 @@ from gateway.ports import (
     State,
     Store,
     Ticket,
+    Tracer,
     Verifier,
+    Watchers,
 )
 
 T = TypeVar("T")
@@ -82,6 +86,8 @@ CUT_OFF = Failed(Reason.UPSTREAM_TIMEOUT)
 CRASHED = Failed(Reason.CRASHED)
 #: While a request waited for its turn, its grant ended or the upstream changed: it is judged again.
 MOVED = Failed(Reason.UPSTREAM_UNREACHABLE)
+#: Where nobody follows requests. It may be entered any number of times.
+_NO_SPAN = nullcontext()
 #: A write and a forwarded read are nobody else's: their answers belong to no generation.
 OWN: Generation = (0, 0)
 #: A reload changes what is asked of whom; nobody follows more of them than this.
@@ -105,6 +111,10 @@ class Exchange:
         observer: Observer,
         short_cut: ShortCut | None = None,
         replicas: Replicas | None = None,
+        watchers: Watchers | None = None,
+        max_wait_s: Callable[[], int] = int,
+        tracer: Tracer | None = None,
+        description: Callable[[], bytes] = bytes,
     ) -> None:
         self._state = state
         self.clock = clock
@@ -117,12 +127,27 @@ class Exchange:
         self._observer = observer
         self._short_cut = short_cut
         self._replicas = replicas
+        #: Who is told of changes, by an owner who asks here in turn.
+        self.watchers = watchers
+        self._max_wait_s = max_wait_s
+        self._tracer = tracer
+        self._description = description
         self._round_trips_s: dict[str, float] = {}
         self._turns: dict[Hashable, _Turn] = {}
         self.flights: Flights[Entry | Failed] = Flights()
+        #: Requests that wait for a flight.
+        self.waiting = 0
 
     async def answer(self, request: Request) -> Reply:
         """The whole road."""
+        with self._span(lambda tracer: tracer.request(request)):
+            return await self._answer(request)
+
+    def _span(self, of: Callable[[Tracer], AbstractContextManager[object]]) -> AbstractContextManager[object]:
+        """What is done within it is followed, where anybody does."""
+        return _NO_SPAN if self._tracer is None else of(self._tracer)
+
+    async def _answer(self, request: Request) -> Reply:
         began = self.clock.now()
         full = self.full(request.fields.get(b"authorization"))
         if full is not None:
@@ -131,7 +156,7 @@ class Exchange:
         version = self._state().policies.version
         self._overload.enter()
         try:
-            trip = await self._guarded(lambda: self._travel(request), Trip(CRASHED))
+            trip = self._described(request, await self._guarded(lambda: self._travel(request), Trip(CRASHED)))
         finally:
             self._overload.leave()
         made = self._reply(request, trip, began)
@@ -141,6 +166,15 @@ class Exchange:
             except Exception as error:  # noqa: BLE001 - it would only be quicker the next time
                 self._observer.crashed(error)
         return made
+
+    def _described(self, request: Request, trip: Trip) -> Trip:
+        """To a client there is one thing more than resources."""
+        refusal = trip.result
+        is_unknown = isinstance(refusal, Refusal) and refusal.reason is Reason.UNKNOWN_RESOURCE
+        is_asked = request.path == DESCRIPTION.encode() and request.method in {"GET", "HEAD"}
+        if not (is_unknown and is_asked) or trip.client is None:
+            return trip
+        return replace(trip, result=Described(self._description()))
 
     def full(self, authorization: bytes | None) -> Refusal | None:
         """Why there is no room for one more request.
@@ -172,8 +206,14 @@ class Exchange:
             self._observer.crashed(error)
             trip = replace(trip, result=CRASHED)
             made = reply(trip, request, default, now, wall)
-        self._observer.replied(request, trip, made, now - began)
+        self._observer.replied(request, trip, made, now - began, now, self._dies_at(trip))
+        if self._tracer is not None:
+            self._tracer.replied(request, trip, made)
         return made
+
+    def _dies_at(self, trip: Trip) -> float | None:
+        contact = None if trip.target is None else self._contact(trip.target)
+        return None if contact is None else contact.dies_at
 
     def _remember(self, short_cut: ShortCut, request: Request, trip: Trip, version: int) -> None:
         """Hand over what would be a hit the next time."""
@@ -194,7 +234,7 @@ class Exchange:
         until = hit_until(entry, self._contact(target), now, has_left=has_left)
         if now < until:
             slot = render(entry, grant.view, target)
-            armed = Armed(slot, until, entry.sent_at, entry.fresh_until, target.chat)
+            armed = Armed(slot, until, entry.sent_at, entry.fresh_until, target.chat, self._dies_at(trip))
             short_cut.remember(request, target, grant, armed)
 
     async def _travel(self, request: Request) -> Trip:
@@ -277,9 +317,12 @@ class Exchange:
         return await (self._read if judged.target.is_read else self._write)(judged, request)
 
     async def _read(self, granted: Granted, request: Request) -> Trip:
+        waits_until = None if request.wait_s is None else self.clock.now() + request.wait_s
         for _ in range(MAX_MOVES):
             epoch = self._state().epoch
             result = await self._deliver(granted)
+            if waits_until is not None and isinstance(result, Delivered):
+                result = await self._held_back(granted, request, result, waits_until - self.clock.now())
             # An answer is shared, permission is not: whoever waited must still be allowed.
             judged = await self._still_allowed(granted, request)
             if isinstance(judged, Refused):
@@ -287,12 +330,52 @@ class Exchange:
             # A reload may also change what those get who don't say which representation they want.
             is_it = self._state().epoch == epoch and judged.target.key == granted.target.key
             if is_it and result is not MOVED:
-                return judged.trip(result)
+                return self._streaming(judged, request, result) or judged.trip(result)
             granted = judged
         return granted.trip(self._budget.busy(granted.target.account))
 
+    async def _held_back(
+        self, granted: Granted, request: Request, result: Delivered, wait_s: float
+    ) -> Delivered | Refusal:
+        """A long poll's answer: this one if it is news to its client, else the next one that is."""
+        wait_s = min(wait_s, self._max_wait_s())
+        # What is answered with a stream needs no wait.
+        is_streamed = granted.target.streamed or granted.target.resource.stream is None
+        if self.watchers is None or is_streamed or wait_s <= 0 or result.entry.answer.status != 200:
+            return result
+        # Who only waits is no work.
+        self._overload.leave()
+        try:
+            entry = await self.watchers.change(request, granted, result.entry, wait_s)
+        finally:
+            self._overload.enter()
+        if entry is None:
+            return result
+        if isinstance(entry, Refusal):
+            return entry
+        return Delivered(entry, How.WAITED, opened=result.opened)
+
+    def _streaming(self, judged: Granted, request: Request, result: Result) -> Trip | None:
+        """The beginning of a stream, where one is wanted and there is something to begin with."""
+        if not (judged.target.streamed and isinstance(result, Delivered)) or self.watchers is None:
+            return None
+        if result.entry.answer.status != 200:
+            return None
+        trip = judged.trip(replace(result, how=How.STREAM))
+        if request.method == "HEAD":
+            return trip
+        stream = self.watchers.open(request, judged, result.entry)
+        return judged.trip(stream) if isinstance(stream, Refusal) else replace(trip, stream=stream)
+
+    async def poll(self, granted: Granted) -> Result:
+        """What a read of that grant brings, for those who are told of it later."""
+        return DRAINED if self.flights.drained else await self._deliver(granted)
+
     async def _deliver(self, granted: Granted) -> Result:
         target, client = granted.target, granted.client
+        of_info = self.from_info(target)
+        if of_info is not None:
+            return Delivered(of_info, How.HIT)
         if not target.resource.coalesce:
             # A flight of its own, which no one can join.
             return await self._alone(granted, dress(target), How.FORWARD)
@@ -307,7 +390,11 @@ class Exchange:
             case Hold(failed, fallback):
                 return self._instead(target, fallback, failed)
             case Fetch(fallback):
-                return await self._wait(target, generation, fallback, client)
+                self.waiting += 1
+                try:
+                    return await self._wait(target, generation, fallback, client)
+                finally:
+                    self.waiting -= 1
             case _:
                 assert_never(planned)
 
@@ -316,6 +403,22 @@ class Exchange:
         hold = self.protection.hold(target.account, target.key, target.whose)
         entry, contact = self._store.get(target.key), self._contact(target)
         return plan(entry, self._generation(target), contact, hold, self.clock.now())
+
+    def from_info(self, target: Target) -> Entry | None:
+        """What a fresh info of either representation says of a field of it, where that may be told."""
+        field_name = target.resource.field
+        if not target.resource.from_info or field_name is None or not target.is_read:
+            return None
+        path, now = target.path.rpartition("/")[0], self.clock.now()
+        for of in sorted(Representation, key=lambda other: other is not target.representation):
+            entry = self._store.get((path, target.query, of))
+            if entry is None or entry.generation != self._generation(target) or now >= entry.fresh_until:
+                continue
+            if entry.answer.status == 200 and may_serve(entry, self._contact(target), now):
+                answer = known(entry.answer, field_name, of, target.representation)
+                if answer is not None:
+                    return replace(entry, answer=answer, slots={})
+        return None
 
     # -- 7: one flight for all who wait ---------------------------------------------------------------
 
@@ -379,6 +482,8 @@ class Exchange:
             if not await _boarded(flying, patience_s):
                 return self._budget.busy(target.account)
             landed = await landing(flying.task)
+        if self._tracer is not None and not flying.opened:
+            self._tracer.joined(flying.turn.span)
         opened = flying.opened and not flying.turn.is_anothers
         if isinstance(landed, Entry):
             return Delivered(landed, How.MISS if opened else How.COLLAPSED, opened=opened)
@@ -413,6 +518,12 @@ class Exchange:
         self, target: Target, generation: Generation, turn: _Turn, client: Client
     ) -> Entry | Failed:
         """A fetch, by this replica or by another, to its landing."""
+        with self._span(lambda tracer: tracer.flight(target)) as turn.span:
+            return await self._flown(target, generation, turn, client)
+
+    async def _flown(
+        self, target: Target, generation: Generation, turn: _Turn, client: Client
+    ) -> Entry | Failed:
         lease: Lease | None = None
         if self._replicas is not None:
             led = await self._guarded(lambda: self._led(target, generation, client), None)
@@ -508,6 +619,18 @@ class Exchange:
     async def _ask(
         self, target: Target, request: UpstreamRequest, sent_at: float, client: Client
     ) -> Undressed | Failed:
+        with self._span(lambda tracer: tracer.upstream(target)):
+            heard = await self._heard(target, request, sent_at)
+            if self._tracer is not None:
+                self._tracer.asked(heard)
+        self._observer.asked(target, heard, client.name, self.clock.now() - sent_at)
+        if isinstance(heard, Undressed) and target.chat is not None:
+            known = learned(self._contact(target), heard.verdict, heard.facts, sent_at)
+            if known is not None:
+                self._store.touch(target.chat, known)
+        return heard
+
+    async def _heard(self, target: Target, request: UpstreamRequest, sent_at: float) -> Undressed | Failed:
         upstream = self._state().upstream
         asked_under = upstream.links
         answer = await upstream.send(request, is_read=target.is_read)
@@ -517,13 +640,7 @@ class Exchange:
             self._round_trips_s[target.account] = smoothed(previous_s, round_trip_s)
         # Links are written as they are to be now, also where the address changed meanwhile.
         links = self._state().upstream.links.after(asked_under)
-        heard = answer if isinstance(answer, Failed) else self._undressed(target, answer, links)
-        self._observer.asked(target, heard, client.name)
-        if isinstance(heard, Undressed) and target.chat is not None:
-            known = learned(self._contact(target), heard.verdict, heard.facts, sent_at)
-            if known is not None:
-                self._store.touch(target.chat, known)
-        return heard
+        return answer if isinstance(answer, Failed) else self._undressed(target, answer, links)
 
     def _undressed(self, target: Target, answer: Answer, links: LinkMap) -> Undressed | Failed:
         refused = self._state().refuse_other_session_key
@@ -546,6 +663,8 @@ class Exchange:
     def _keep(self, target: Target, entry: Entry, client: Client) -> None:
         if entry.fresh_until > entry.sent_at and self._generation(target) == entry.generation:
             self._store.put(target.key, entry, client.name)
+            if self.watchers is not None:
+                self.watchers.landed(target, entry)
 
     # -- what other replicas hear, and tell --------------------------------------------------------------
 
@@ -581,7 +700,39 @@ class Exchange:
 
     def written(self, chat: Chat) -> None:
         """Another replica has written to the chat."""
+        self._raise(chat)
+
+    def _raise(self, chat: Chat) -> None:
         self._store.raise_generation(chat)
+        if self.watchers is not None:
+            self.watchers.written(chat)
+
+    # -- what operators let go --------------------------------------------------------------------------
+
+    async def purge(self, account: str | None, chat: Chat | None = None) -> tuple[int, bool | None]:
+        """Let go what is kept of a chat, of an account, or of all: what is on its way will not be kept.
+
+        How many entries there were, and whether the other replicas know; None if there are none.
+        """
+        dropped = self.purged(account, chat)
+        if self._replicas is None:
+            return dropped, None
+        if chat is not None:
+            await self._end_write(chat)
+            return dropped, self._replicas.whole
+        told = await self._replicas.purge(account)
+        # What was fetched from them in between is old.
+        self.purged(account)
+        return dropped, told
+
+    def purged(self, account: str | None, chat: Chat | None = None) -> int:
+        """The same in this replica alone."""
+        dropped = self._store.purge(account, chat)
+        if self.watchers is not None and chat is not None:
+            self.watchers.written(chat)
+        elif self.watchers is not None:
+            self.watchers.purged(account)
+        return dropped
 
     # -- writes, and reads that are nobody else's --------------------------------------------------------
 
@@ -665,18 +816,19 @@ class Exchange:
         return keep_nothing(heard.answer, OWN, sent_at)
 
     async def _end_write(self, chat: Chat) -> None:
-        self._store.raise_generation(chat)
+        self._raise(chat)
         if self._replicas is not None:
             # 1 this replica knows, 2 the others do, 3 what was fetched from them in between is old.
             try:
                 await self._replicas.write_ended(chat)
             finally:
-                self._store.raise_generation(chat)
+                self._raise(chat)
 
     # -- what is known of a chat -----------------------------------------------------------------------
 
     def _generation(self, target: Target) -> Generation:
-        return self._state().epoch, 0 if target.chat is None else self._store.generation(target.chat)
+        writes = 0 if target.chat is None else self._store.generation(target.chat)
+        return self._state().epoch, self._store.purges(target.account) + writes
 
     def _contact(self, target: Target) -> Contact | None:
         return None if target.chat is None else self._store.contact(target.chat)
@@ -688,12 +840,14 @@ class _Turn:
     It needs none while another replica flies for all; `is_anothers` once it shares what that one has brought.
     """
 
-    __slots__ = ("is_anothers", "needed", "ticket")
+    __slots__ = ("is_anothers", "needed", "span", "ticket")
 
     def __init__(self, ticket: Ticket) -> None:
         self.ticket = ticket
         self.needed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_anothers = False
+        #: What those who join it tell their own traces.
+        self.span: object = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from gateway.core.access import Claims
@@ -135,7 +135,9 @@ class _Ending:
 
 async def _ending(exchange: Exchange, granted: Granted, request: Request) -> _Ending:
     if granted.target.is_read:
-        return _read(exchange, granted)
+        ending = _read(exchange, granted)
+        begins = granted.target.streamed and isinstance(ending.outcome, How)
+        return replace(ending, outcome=How.STREAM) if begins else ending
     body = await exchange.whole_body(granted.target, request)
     sent = body if isinstance(body, Refusal) else dressed(granted, *body, request.visitor)
     if isinstance(sent, Refusal):
@@ -146,6 +148,9 @@ async def _ending(exchange: Exchange, granted: Granted, request: Request) -> _En
 def _read(exchange: Exchange, granted: Granted) -> _Ending:
     target = granted.target
     sent = dress(target)
+    known = exchange.from_info(target)
+    if known is not None:
+        return _Ending(How.HIT, None, f"in the info {_kept(exchange, known)}")
     if not target.resource.coalesce:
         return _alone(exchange, granted, How.FORWARD, sent)
     planned = exchange.look(target)

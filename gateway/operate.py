@@ -14,7 +14,9 @@ from gateway.config.settings import Settings
 from gateway.core.access import Claims
 from gateway.core.errors import Reason, Refusal
 from gateway.core.headers import Fields, read
+from gateway.core.messages import Chat
 from gateway.core.peers import peer_and_visitor
+from gateway.core.policy import IDS
 from gateway.core.requests import Request
 from gateway.edge.web import below
 from gateway.exchange import Exchange
@@ -23,9 +25,12 @@ from gateway.identity.documents import type_name
 from gateway.identity.records import RevocationsError
 from gateway.identity.revocations import Revocations
 from gateway.identity.tokens import Fault
+from gateway.observe.logs import hashed
 
 #: What `explain` understands. A token, or claims in its place.
 _ASKED = ("body", "claims", "headers", "method", "path", "token")
+_PURGED = ("account", "all", "chat")
+_CHAT = re.compile(IDS["{chat}"])
 #: Without OPTIONS: browsers ask with that, and the edge answers them.
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 # What of a request line and of fields the HTTP server lets through, as far as JSON should have to spell it.
@@ -96,6 +101,41 @@ class Operations:
         issuers = {row.issuer for row in self.settings().issuers}
         if "issuer" in said and said["issuer"] not in issuers:
             yield "issuer: expected one of the settings, got another: nobody is refused by this now"
+
+    async def purge(self, said: Said) -> Outcome:
+        """Let go what is kept of a chat, of an account, or of all."""
+        try:
+            account, chat = self._meant(said)
+        except Unclear as error:
+            return 400, {"faults": [str(error)]}
+        purged, shared = await self.exchange.purge(account, chat)
+        self.log.warning(
+            "purged",
+            account=account,
+            chat=None if chat is None else hashed(chat),
+            entries=purged,
+            **({} if shared is None else {"shared": shared}),
+        )
+        return 200, {"purged": purged, "shared": shared}
+
+    def _meant(self, said: Said) -> tuple[str | None, Chat | None]:
+        """What is to be purged. Raises Unclear."""
+        for name in said:
+            if name not in _PURGED:
+                raise Unclear(f"expected only {', '.join(_PURGED)}, got {name[:40]!a}")
+        if "all" in said:
+            if len(said) > 1 or said["all"] is not True:
+                raise Unclear("all: expected true, and nothing beside it, got something else")
+            return None, None
+        account = _text(said, "account")
+        if account not in self.settings().accounts:
+            raise Unclear("account: expected one of the settings, got another")
+        if "chat" not in said:
+            return account, None
+        chat = _text(said, "chat")
+        if not _CHAT.fullmatch(chat):
+            raise Unclear("chat: expected the id of a chat, got something else")
+        return account, Chat(account, chat)
 
     async def explain(self, said: Said) -> Outcome:
         """What would happen to the request that is described."""

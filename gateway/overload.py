@@ -22,6 +22,8 @@ from gateway.core.policy import Priority
 #: no overload, and the first look in time says that it is over.
 TICK_S = 0.050
 LOOKS = 4
+#: The greatest lag that is told is of this half minute and the one before.
+GREATEST_S = 30.0
 #: A wall clock that is corrected by less than this needs no attention: tokens count in seconds.
 JUMP_S = 1.0
 #: Whoever is refused may come back after one, two or three seconds. Whole ones, as that is what can be said.
@@ -61,12 +63,25 @@ class Overload:
         #: The least of the last lags, and of all but the oldest of them.
         self._least_s = self._newer_s = 0.0
         self._due = math.inf
+        self._greatest_s = [0.0, 0.0]
+        self._greatest_since = -math.inf
 
     @property
     def lag_s(self) -> float:
         """How late the loop has been at the least, the last `LOOKS` times."""
         # A look that is late now is one of them already: a step of the loop may be long.
         return max(self._least_s, min(self._newer_s, self._now() - self._due))
+
+    @property
+    def lag_max_s(self) -> float:
+        """How late the loop has been at the most, in the last half to whole minute."""
+        return max(*self._greatest_s, self._now() - self._due)
+
+    def _seen(self, lag_s: float, now: float) -> None:
+        if now - self._greatest_since >= GREATEST_S:
+            self._greatest_s = [0.0, self._greatest_s[0]]
+            self._greatest_since = now
+        self._greatest_s[0] = max(self._greatest_s[0], lag_s)
 
     def enter(self) -> None:
         """A request comes in; `leave` when it goes, whatever became of it."""
@@ -98,6 +113,7 @@ class Overload:
                 await asyncio.sleep(TICK_S)
                 now = self._now()
                 lags_s.append(max(0.0, now - self._due))
+                self._seen(lags_s[-1], now)
                 self._least_s, self._newer_s = min(lags_s), min(islice(lags_s, 1, None))
                 moved_s = wall() - now - ahead_s
                 if abs(moved_s) > JUMP_S:
@@ -106,3 +122,4 @@ class Overload:
         finally:
             # Who does not look knows of no lag; what was seen last must not stand for ever.
             self._least_s = self._newer_s = 0.0
+            self._greatest_s = [0.0, 0.0]

@@ -51,6 +51,7 @@ def web_config(settings: Settings) -> WebConfig:
         urlsplit(settings.public_url).path.encode(),
         Cors(origins, settings.cors.max_age_s),
         settings.trusted_proxies,
+        settings.push.send_ms / 1000,
     )
 
 

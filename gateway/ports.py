@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -11,13 +12,16 @@ from gateway.core.access import Claims, Grant
 from gateway.core.answers import Undressed
 from gateway.core.errors import Refusal
 from gateway.core.freshness import Contact, Entry, Failed
+from gateway.core.headers import Fields
+from gateway.core.judgement import Granted
 from gateway.core.limits import Standing
 from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Chat, Key, Representation, UpstreamRequest
 from gateway.core.paths import Target
 from gateway.core.places import Armed, Place
 from gateway.core.policy import Client, Policies, Priority
-from gateway.core.replies import Reply, Trip
+from gateway.core.push import Stream
+from gateway.core.replies import Reply, Result, Trip
 from gateway.core.requests import Request
 from gateway.core.sharing import Told
 from gateway.core.views import View
@@ -51,13 +55,18 @@ class Lane(Protocol):
 
 
 class Limiter(Protocol):
-    """What each client has used of its limits. Without a lane, somebody else has to be asked."""
+    """What each client has used of its limits. Without a lane, somebody else has to be asked.
+
+    `watch` takes the place of one more watcher, until `unwatch`; or it tells why there is none.
+    """
 
     def lane(self, client: Client, resource: str | None) -> Lane | None: ...
     async def enter(self, client: Client, resource: str | None) -> Standing: ...
     def leave(self, client: Client, resource: str | None) -> None: ...
     def fetch(self, client: Client, resource: str) -> Standing | None: ...
     def refund(self, client: Client, resource: str) -> None: ...
+    def watch(self, client: Client) -> Standing | None: ...
+    def unwatch(self, client: Client) -> None: ...
     async def peek(self, client: Client, resource: str | None) -> Standing: ...
     def peek_fetch(self, client: Client, resource: str) -> Standing | None: ...
 
@@ -72,6 +81,8 @@ class Store(Protocol):
     def put(self, key: Key, entry: Entry, owner: str) -> None: ...
     def generation(self, chat: Chat) -> int: ...
     def raise_generation(self, chat: Chat) -> None: ...
+    def purges(self, account: str) -> int: ...
+    def purge(self, account: str | None, chat: Chat | None = None) -> int: ...
     def contact(self, chat: Chat) -> Contact | None: ...
     def touch(self, chat: Chat, contact: Contact) -> None: ...
     def place(self, key: Key, view: View) -> Place | None: ...
@@ -166,22 +177,86 @@ class Replicas(Protocol):
     async def write_ended(self, chat: Chat) -> None:
         """A write to the chat has ended: when this returns all others know, or are too slow."""
 
+    async def purge(self, account: str | None) -> bool:
+        """Let go what they have of an account, or of all. False: it may be that nobody was told."""
+
+
+class Watchers(Protocol):
+    """Those who are told what changes, instead of asking again and again."""
+
+    def open(self, request: Request, granted: Granted, entry: Entry) -> Stream | Refusal:
+        """A stream that begins with what has just been answered."""
+
+    async def change(
+        self, request: Request, granted: Granted, entry: Entry, wait_s: float
+    ) -> Entry | Refusal | None:
+        """The first entry that says anything new to this caller; after `wait_s` the newest there is.
+
+        None if there is nothing to wait for: then this one is news, or nobody waits any more.
+        It also ends when the caller's grant does, or the caller leaves: who may be told is asked after that.
+        """
+
+    def landed(self, target: Target, entry: Entry) -> None:
+        """The target was answered, whoever asked."""
+
+    def written(self, chat: Chat) -> None:
+        """What was known of the chat is old."""
+
+    def purged(self, account: str | None) -> None:
+        """What was known of the account's chats is old, or of all."""
+
+
+class Polls(Protocol):
+    """How watchers' answers are asked for: as their own reads are, past judging and charging a request."""
+
+    async def poll(self, granted: Granted) -> Result: ...
+
 
 class Hits(Protocol):
     """Who counts and logs the hits of one client by one rule on one resource, where nothing else happened."""
 
     def hit(  # noqa: PLR0917 - by position: keywords cost a tenth more
-        self, chat: Chat | None, request_id: str, status: int, body_bytes: int, seconds: float, wall: float
+        self,
+        armed: Armed,
+        request_id: str,
+        status: int,
+        body_bytes: int,
+        now: float,
+        seconds: float,
+        wall: float,
     ) -> None: ...
 
 
 class Observer(Protocol):
-    """Who counts and logs. It is told, and decides nothing."""
+    """Who counts and logs. It is told, and decides nothing.
+
+    `now` is when the reply was made, `dies_at` when its chat dies of silence, if it may (monotonic seconds).
+    """
 
     def hits(self, client: str, rule: str, resource: str) -> Hits: ...
-    def replied(self, request: Request, trip: Trip, reply: Reply, seconds: float) -> None: ...
-    def asked(self, target: Target, outcome: Undressed | Failed, client: str) -> None: ...
+    def replied(  # noqa: PLR0917 - all of a request's end
+        self, request: Request, trip: Trip, reply: Reply, seconds: float, now: float, dies_at: float | None
+    ) -> None: ...
+    def asked(self, target: Target, outcome: Undressed | Failed, client: str, seconds: float) -> None: ...
     def crashed(self, error: Exception) -> None: ...
+    def stream_opened(self, client: str, resource: str) -> None: ...
+    def stream_sent(self, client: str, resource: str, kind: str, body_bytes: int) -> None: ...
+    def stream_closed(self, target: Target, client: str, why: str, seconds: float) -> None: ...
+
+
+class Tracer(Protocol):
+    """Who follows requests through processes, by the context of the task that says so.
+
+    `flight` yields what `joined` takes: which flight it is that the request of this task waits for.
+    """
+
+    def wants(self, fields: Fields) -> bool: ...
+    def request(self, request: Request) -> AbstractContextManager[object]: ...
+    def replied(self, request: Request, trip: Trip, reply: Reply) -> None: ...
+    def flight(self, target: Target) -> AbstractContextManager[object]: ...
+    def joined(self, flight: object) -> None: ...
+    def upstream(self, target: Target) -> AbstractContextManager[object]: ...
+    def asked(self, outcome: Undressed | Failed) -> None: ...
 
 
 class ShortCut(Protocol):

@@ -92,7 +92,7 @@ class _Pass(NamedTuple):
 class ShortCut:
     """The memory of grants, bounded by bytes, shared fairly by clients.
 
-    `new_id` makes request ids.
+    `new_id` makes request ids; what `is_traced` takes the road, which is where traces are made.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class ShortCut:
         store: Store,
         observer: Observer,
         new_id: Callable[[], str],
+        is_traced: Callable[[Fields], bool] | None = None,
     ) -> None:
         self._state = state
         self._news = news
@@ -115,6 +116,7 @@ class ShortCut:
         self._store = store
         self._observer = observer
         self._new_id = new_id
+        self._is_traced = is_traced
         self._ids = itertools.count()
         #: One object each. Origins are those of the configuration.
         self._cross_origins: dict[CrossOrigin, CrossOrigin] = {}
@@ -128,6 +130,14 @@ class ShortCut:
         """How many bytes of its room are taken."""
         return self._callers.weight + self._passes.weight
 
+    def counts(self) -> dict[str, int]:
+        """How many there are of each kind."""
+        return {"grants": len(self._passes), "callers": len(self._callers)}
+
+    def evictions(self) -> dict[str, int]:
+        """How many of each kind had to make room for others."""
+        return {"grants": self._passes.evictions, "callers": self._callers.evictions}
+
     # -- the edge's ---------------------------------------------------------------------------------------
 
     def recall(self, data: bytes) -> bytes | None:
@@ -139,6 +149,8 @@ class ShortCut:
     def answer(self, poll: Poll) -> bytes | None:
         """The response to a poll whose fields are not all as they were."""
         fields = poll.fields
+        if self._is_traced is not None and self._is_traced(fields):
+            return None
         # What is known by its bytes needs no hash.
         known = self._blocks.get(poll.block)
         if known is not None:
@@ -182,7 +194,7 @@ class ShortCut:
             status, head, body = slot.status, slot.head, slot.body
         told = armed.told(caller.cross_origin, began)
         response = wire(status, join_lines(head, wall, name.encode(), told, limits), body)
-        hits.hit(armed.chat, name, status, len(body), self._now() - began, wall)
+        hits.hit(armed, name, status, len(body), began, self._now() - began, wall)
         return response
 
     def _stands(self, caller: _Caller, wall: float) -> bool:
@@ -235,6 +247,8 @@ class ShortCut:
 
     def _remember_block(self, caller: _Caller, poll: Poll) -> None:
         block, fields = poll.block, poll.fields
+        if self._is_traced is not None and self._is_traced(fields):
+            return
         etags = fields.get(b"if-none-match")
         if len(block) > MAX_BLOCK_BYTES or len(etags or b"") > MAX_ETAGS_BYTES:
             return

@@ -44,7 +44,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.observer import Observer
 from gateway.observe.usage import Usage
 from gateway.overload import Bounds, Overload
-from gateway.ports import Replicas, State
+from gateway.ports import Replicas, State, Tracer
 from gateway.shortcut import News, ShortCut
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
@@ -202,6 +202,7 @@ class Simulation:
         grants_bytes: int = 16 * 1024 * 1024,
         upstream: EmulatedUpstream | None = None,
         replicas: Callable[[Simulation], Replicas] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.upstream = upstream or EmulatedUpstream(
@@ -239,6 +240,7 @@ class Simulation:
             store=self.store,
             observer=observer,
             new_id=self._new_id,
+            is_traced=tracer and tracer.wants,
         )
         self.exchange = Exchange(
             state=lambda: self.state,
@@ -252,6 +254,7 @@ class Simulation:
             observer=observer,
             short_cut=self.short_cut,
             replicas=replicas and replicas(self),
+            tracer=tracer,
         )
         self.web_config = WebConfig(b"", Cors(frozenset(), 600))
         self.web = Web(self.exchange, lambda: self.web_config, self._new_id, self.clock.wall)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 16_777_216
@@ -30,12 +33,44 @@ def call(
     may last longer than `TIMEOUT_S`.
     """
     where = _where(address)
+    with _calling(address, token, method, path, said=said, certificate_file=certificate_file) as response:
+        body = _whole(response, where)
+    return response.status, _parsed(body, where)
+
+
+@contextlib.contextmanager
+def following(
+    address: tuple[str, int], token: str | None, path: str, *, certificate_file: Path | None = None
+) -> Iterator[tuple[int, object, Iterator[tuple[str, Any]]]]:
+    """The status of a GET, and the messages that go on: each with its event and the JSON of its data.
+
+    What is answered instead comes with its JSON, and no messages. Raises CallFailed, also from the messages.
+    """
+    where = _where(address)
+    with _calling(address, token, "GET", path, certificate_file=certificate_file) as response:
+        if response.headers.get_content_type() == "text/event-stream":
+            yield response.status, None, _messages(response, where)
+        else:
+            yield response.status, _parsed(_whole(response, where), where), iter(())
+
+
+@contextlib.contextmanager
+def _calling(
+    address: tuple[str, int],
+    token: str | None,
+    method: str,
+    path: str,
+    *,
+    said: object = None,
+    certificate_file: Path | None,
+) -> Iterator[http.client.HTTPResponse]:
+    where = _where(address)
     connection = _connection(address, certificate_file)
     try:
         connection.request(method, path, _body(said), _fields(token))
         # A response that ends with its connection outlives it, unless it is closed.
         with connection.getresponse() as response:
-            body = response.read(MAX_ANSWER_BYTES + 1)
+            yield response
     except TimeoutError:
         raise CallFailed(f"{where} did not answer within {TIMEOUT_S:g} s") from None
     except ssl.SSLError:
@@ -48,9 +83,23 @@ def call(
         raise CallFailed(f"{where} does not speak as a private listener does") from None
     finally:
         connection.close()
+
+
+def _whole(response: http.client.HTTPResponse, where: str) -> bytes:
+    body = response.read(MAX_ANSWER_BYTES + 1)
     if len(body) > MAX_ANSWER_BYTES:
         raise CallFailed(f"expected at most {MAX_ANSWER_BYTES} bytes from {where}, got more")
-    return response.status, _parsed(body, where)
+    return body
+
+
+def _messages(response: http.client.HTTPResponse, where: str) -> Iterator[tuple[str, Any]]:
+    event = "message"
+    while line := response.readline(MAX_ANSWER_BYTES):
+        name, _, value = line.rstrip(b"\r\n").partition(b": ")
+        if name == b"event":
+            event = value.decode(errors="replace")
+        elif name == b"data":
+            yield event, _parsed(value, where)
 
 
 def _connection(address: tuple[str, int], certificate_file: Path | None) -> http.client.HTTPConnection:

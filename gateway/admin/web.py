@@ -14,15 +14,18 @@ import ipaddress
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.resources import files
+from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from gateway.core.documents import Broken, well_formed
 from gateway.core.messages import Representation
@@ -47,9 +50,19 @@ class Access:
     hosts: frozenset[str]
 
 
+class Reader(Protocol):
+    """Who is told how it stands, again and again, as `text/event-stream`; it leaves in the end."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def leave(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Handles:
-    """What the listener shows and what it sets in motion. `access` is asked at each request."""
+    """What the listener shows and what it sets in motion. `access` is asked at each request.
+
+    `live` is None where one more reader is too many.
+    """
 
     access: Callable[[], Access]
     is_ready: Callable[[], bool]
@@ -59,7 +72,9 @@ class Handles:
     revocations: Callable[[], object]
     revoke: Callable[[Said], Awaitable[Outcome]]
     reload: Callable[[], Awaitable[Outcome]]
+    purge: Callable[[Said], Awaitable[Outcome]]
     explain: Callable[[Said], Awaitable[Outcome]]
+    live: Callable[[], Reader | None]
 
 
 def admin(handles: Handles) -> Starlette:
@@ -97,18 +112,18 @@ def admin(handles: Handles) -> Starlette:
             raise HTTPException(400, "There is nothing to say here: send an empty object, {}.")
         return _json(*await handles.reload())
 
-    async def explain(request: Request) -> Response:
-        return _json(*await handles.explain(await _said(request)))
-
     app = Starlette(
         routes=[
+            *_pages(handles.access),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             guarded("/usage", usage, "GET"),
             guarded("/revocations", revocations, "GET", "POST"),
             guarded("/reload", reload, "POST"),
-            guarded("/explain", explain, "POST"),
+            guarded("/purge", partial(_asked, handles.purge), "POST"),
+            guarded("/explain", partial(_asked, handles.explain), "POST"),
+            guarded("/live", partial(_live, handles.live), "GET"),
         ],
         exception_handlers={HTTPException: _refused, ClientDisconnect: _gone, Exception: _crashed},
     )
@@ -117,12 +132,69 @@ def admin(handles: Handles) -> Starlette:
     return app
 
 
+async def _asked(do: Callable[[Said], Awaitable[Outcome]], request: Request) -> Response:
+    return _json(*await do(await _said(request)))
+
+
 def _guarded(access: Callable[[], Access], path: str, answer: Answer, *methods: str) -> Route:
     async def endpoint(request: Request) -> Response:
         _check(request, access())
         return await answer(request)
 
     return Route(path, endpoint, methods=methods)
+
+
+def _pages(access: Callable[[], Access]) -> list[Route]:
+    """The files of the page: anybody's whose Host is right, for there is nothing in them."""
+    return [
+        Route(path, partial(_file, access, _content(name), media_type)) for path, name, media_type in _PAGE
+    ]
+
+
+def _content(name: str) -> bytes:
+    return (files("gateway.admin") / "page" / name).read_bytes()
+
+
+async def _file(access: Callable[[], Access], body: bytes, media_type: str, request: Request) -> Response:
+    _check_host(request, access())
+    return Response(body, 200, {**_HEADERS, **_PAGE_HEADERS}, media_type)
+
+
+_PAGE = (
+    ("/", "index.html", "text/html; charset=utf-8"),
+    ("/page.css", "page.css", "text/css; charset=utf-8"),
+    ("/page.js", "page.js", "text/javascript; charset=utf-8"),
+)
+_PAGE_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none';"
+        " form-action 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+}
+
+
+async def _live(live: Callable[[], Reader | None], request: Request) -> Response:
+    if request.method == "HEAD":
+        return Response(None, 200, _HEADERS, "text/event-stream")
+    reader = live()
+    if reader is None:
+        raise HTTPException(503, "There are readers enough, or the gateway ends.", {"retry-after": "5"})
+    return _Live(reader)
+
+
+class _Live(StreamingResponse):
+    """A reply for as long as its reader reads."""
+
+    def __init__(self, reader: Reader) -> None:
+        super().__init__(reader, 200, _HEADERS, "text/event-stream")
+        self._reader = reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._reader.leave()
 
 
 def _check(request: Request, access: Access) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import gateway
-from gateway.cli import development, health, operating, policies, servers
+from gateway.cli import description, development, health, operating, policies, servers, top
 
 app = typer.Typer(
     help="A reverse proxy and caching gateway in front of LivePerson's Server Chat API.",
@@ -26,10 +26,12 @@ app.command()(servers.serve)
 app.command()(servers.check)
 app.command()(operating.explain)
 app.command()(operating.usage)
+app.command()(top.top)
 app.command()(operating.revoke)
 app.command()(operating.reload)
 app.command()(health.healthcheck)
 app.add_typer(policies.app, name="policy")
+app.command()(description.openapi)
 app.command()(servers.demo)
 app.command()(servers.emulator)
 app.add_typer(development.token, name="token")

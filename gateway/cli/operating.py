@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -109,7 +109,7 @@ def _explained_here(config: Path, said: Mapping[str, object]) -> Any:
             status, document = asyncio.run(_explained_by(configuration, config, said))
         except Misconfigured as refused:
             fail(refused)
-    return _answered(status, document)
+    return answered(status, document)
 
 
 def _apart(configuration: Configuration, scratch: Path) -> Configuration:
@@ -256,6 +256,27 @@ def _asked(config: Path, method: str, path: str, said: object = None) -> Any:
     """What the running gateway's private listener answers, or the end of the command."""
     from gateway.admin.client import CallFailed, call
 
+    listener = private_listener(config)
+    try:
+        status, answer = call(
+            listener.at, listener.token, method, path, said, certificate_file=listener.certificate_file
+        )
+    except CallFailed as error:
+        fail(error)
+    return answered(status, answer, listener.name)
+
+
+class PrivateListener(NamedTuple):
+    """Where a gateway's private listener is, what it is called, and how to get in."""
+
+    at: tuple[str, int]
+    name: str
+    token: str
+    certificate_file: Path | None
+
+
+def private_listener(config: Path) -> PrivateListener:
+    """That of the gateway of this configuration, or the end of the command."""
     settings = _settings(config)
     address = settings.admin_listen
     if address.port == 0:
@@ -263,13 +284,9 @@ def _asked(config: Path, method: str, path: str, said: object = None) -> Any:
     if settings.admin.token_file is None:
         fail("admin.token_file: expected the file with the private listener's token, got none")
     token = content_of(settings.admin.token_file).decode("latin-1").rstrip("\r\n")
-    to = CALLED_AT.get(address.host, address.host), address.port
+    at = CALLED_AT.get(address.host, address.host), address.port
     certificate_file = None if settings.admin_tls is None else settings.admin_tls.certificate_file
-    try:
-        status, answer = call(to, token, method, path, said, certificate_file=certificate_file)
-    except CallFailed as error:
-        fail(error)
-    return _answered(status, answer, f"the private listener at {address}")
+    return PrivateListener(at, f"the private listener at {address}", token, certificate_file)
 
 
 def _settings(config: Path) -> Settings:
@@ -282,7 +299,7 @@ def _settings(config: Path) -> Settings:
     return loaded.settings
 
 
-def _answered(status: int, answer: object, where: str = "") -> Any:
+def answered(status: int, answer: object, where: str = "") -> Any:
     """A good answer; or the end of the command, with the sentences of a bad one."""
     if status >= 300:
         said = answer if isinstance(answer, dict) else {}

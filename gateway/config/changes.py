@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gateway.config.policies import PATTERNS
 from gateway.core.access import ALLOW, Claims, admit
 from gateway.core.errors import Reason, Refusal
-from gateway.core.limits import Limits, Rate
+from gateway.core.limits import UNLIMITED, Limits, Rate
 from gateway.core.messages import Chat, Representation
 from gateway.core.paths import Target
 from gateway.core.policy import CacheRule, Client, Condition, Policies, Resource
@@ -207,6 +207,8 @@ def _limits_parts(key: str, limits: Limits) -> dict[str, str]:
         f"{key}.in_flight": limits.in_flight,
     }
     parts = {name: str(said) for name, said in own.items() if said is not None}
+    if limits.streams != UNLIMITED.streams:
+        parts[f"{key}.streams"] = str(limits.streams)
     for resource, further in limits.resources.items():
         parts |= _limits_parts(f"{key}.resources.{resource}", further)
     return parts
@@ -231,6 +233,8 @@ def _resource_parts(resource: Resource) -> dict[str, str]:
         "representations": _listed(one.value for one in resource.representations),
         "coalesce": str(resource.coalesce).lower(),
         **({} if resource.cache is None else _cache_parts(resource.cache)),
+        **({} if resource.stream is None else {"stream": resource.stream.value}),
+        **({"from_info": "true"} if resource.from_info else {}),
     }
 
 

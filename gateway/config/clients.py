@@ -32,7 +32,7 @@ from gateway.config.checking import (
     wrong,
 )
 from gateway.config.mistakes import KeyPath, dotted, shown
-from gateway.core.limits import Limits, Rate
+from gateway.core.limits import UNLIMITED, Limits, Rate
 from gateway.core.policy import ACTIONS, Client, Condition, Priority, VisitorIp
 from gateway.core.views import FULL, View
 
@@ -351,17 +351,19 @@ class LimitsRow(ResourceLimitsRow):
     """What a client may do in all, and with some resources besides."""
 
     model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": [name]} for name in (*_LIMITS, "resources")]}
+        json_schema_extra={"anyOf": [{"required": [name]} for name in (*_LIMITS, "streams", "resources")]}
     )
 
     resources: Annotated[
         Mapping[str, ResourceLimitsRow], Field(min_length=1), AfterValidator(_known_resources)
     ] = {}
+    streams: Annotated[int, whole(1, 100_000)] = UNLIMITED.streams
     shared: Annotated[str, one_of((_PER_REPLICA, _EXACT))] = _PER_REPLICA
 
     def limits(self) -> Limits:
         resources = {name: row.limits() for name, row in self.resources.items()}
-        return replace(super().limits(), resources=resources, exact=self.shared == _EXACT)
+        exact = self.shared == _EXACT
+        return replace(super().limits(), resources=resources, exact=exact, streams=self.streams)
 
 
 class ChatsRow(Model):

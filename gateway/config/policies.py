@@ -34,7 +34,7 @@ from gateway.config.doubts import as_warning, can_both_match, doubts
 from gateway.config.mistakes import Mistake, dotted, quoted, shown, tidy
 from gateway.core.messages import Representation
 from gateway.core.paths import DROPPED
-from gateway.core.policy import ACTIONS, CacheRule, Client, Policies, Resource
+from gateway.core.policy import ACTIONS, CacheRule, Client, Policies, Resource, Streaming, is_field
 
 M = TypeVar("M", bound=Model)
 V = TypeVar("V")
@@ -72,6 +72,7 @@ _QUERY_NAME_SCHEMA: dict[str, Any] = {
     "not": {"enum": [*COMMON_QUERY, *sorted(DROPPED)]},
 }
 _METHODS = ("GET", "POST", "PUT")
+_STREAMS = {kind.value: kind for kind in Streaming}
 _NAMED = "a name of a letter and up to 63 letters, digits, - and _"
 
 
@@ -151,6 +152,24 @@ def _shared(cache: CacheRow | None, info: ValidationInfo) -> CacheRow | None:
     return cache
 
 
+def _of_what_changes(stream: str | None, info: ValidationInfo) -> str | None:
+    if stream is None:
+        return None
+    if info.data.get("cache") is None and "cache" in info.data:
+        wrong("cache beside it: who waits for changes is told what is kept", got="none")
+    from_number = info.data.get("query", {}).get("from") == "digits"
+    if stream == Streaming.EVENTS.value and "query" in info.data and not from_number:
+        wrong("from: digits in query, as events are told from a number on", got="none")
+    return stream
+
+
+def _of_a_field(from_info: bool, info: ValidationInfo) -> bool:
+    path = info.data.get("path")
+    if from_info and path is not None and not is_field(path):
+        wrong("no such key: only what stands at chat/{chat}/info/... is a field of info", got="from_info")
+    return from_info
+
+
 class TtlMs(Model):
     """For how long an answer is fresh, by the state of its chat."""
 
@@ -200,6 +219,10 @@ class ResourceRow(Model):
     coalesce: Annotated[bool | None, FLAG, AfterValidator(_only_of_reads)] = None
     cache: Annotated[CacheRow | None, GIVEN, AfterValidator(_only_of_reads), AfterValidator(_shared)] = None
     max_body_bytes: Annotated[int | None, whole(1_024, 8_388_608), AfterValidator(_only_of_writes)] = None
+    stream: Annotated[
+        str | None, one_of(_STREAMS), AfterValidator(_only_of_reads), AfterValidator(_of_what_changes)
+    ] = None
+    from_info: Annotated[bool, FLAG, AfterValidator(_only_of_reads), AfterValidator(_of_a_field)] = False
 
     def resource(self, name: str) -> Resource:
         query = {**COMMON_QUERY, **{key: PATTERNS[pattern] for key, pattern in self.query.items()}}
@@ -214,6 +237,8 @@ class ResourceRow(Model):
             coalesce,
             rule,
             self.max_body_bytes,
+            None if self.stream is None else _STREAMS[self.stream],
+            self.from_info,
         )
 
 

@@ -50,7 +50,17 @@ _FETCHED = ("jwks_url", "oidc_discovery")
 AT_START = (
     *("listen", "tls", "admin_listen", "admin_tls", "edge", "revocations"),
     *("upstream.deadline_ms", "upstream.max_connections", "upstream.max_answer_bytes", "upstream.proxy"),
-    *("cache", "memory", "redis_url", "redis", "short_cut", "drain_delay_s", "drain_s", "log_level"),
+    *(
+        "cache",
+        "memory",
+        "redis_url",
+        "redis",
+        "short_cut",
+        "drain_delay_s",
+        "drain_s",
+        "log_level",
+        "log_one_hit_in",
+    ),
 )
 
 T = TypeVar("T")
@@ -531,6 +541,14 @@ class Redis(Model):
     exact_limits_alone: Annotated[str, one_of(("per_replica", "deny", "allow"))] = "per_replica"
 
 
+class Push(Model):
+    """How streams and long polls are kept."""
+
+    heartbeat_ms: Annotated[int, whole(500, 60_000)] = 5_000
+    send_ms: Annotated[int, whole(500, 60_000)] = 5_000
+    max_wait_s: Annotated[int, whole(0, 300)] = 30
+
+
 class Settings(Model):
     """All of `gateway.yaml`."""
 
@@ -557,6 +575,7 @@ class Settings(Model):
     upstream: Upstream = Upstream()
     budget: Budget = Budget()
     overload: Overload = Overload()
+    push: Push = Push()
     cache: Cache = Cache()
     memory: Memory = Memory()
     redis_url: (
@@ -571,6 +590,7 @@ class Settings(Model):
     drain_delay_s: Annotated[int, whole(0, 300)] = 5
     drain_s: Annotated[int, whole(0, 300)] = 10
     log_level: Annotated[str, one_of(("debug", "info", "warning", "error"))] = "info"
+    log_one_hit_in: Annotated[int, whole(0, 1_000_000)] = 1
 
     def budget_of(self, account: str) -> Budget:
         """The budget of an account: its own, or the common one."""

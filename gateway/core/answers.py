@@ -51,7 +51,7 @@ def undress(
 
     What says that it is of another account or chat (see `Document.self_links`) is no answer at all.
     """
-    verdict, error = judged(answer, _asked(target), target.representation)
+    verdict, error = judged(answer, asked(target), target.representation)
     reason = _FAILURES.get(verdict)
     if reason is not None:
         return Failed(reason, answer.status, _retry_after_s(answer))
@@ -77,10 +77,20 @@ def judged(
     return judge(asked, answer.status, None if error is None else error.internal_code), error
 
 
-def _asked(target: Target) -> Asked:
+def asked(target: Target) -> Asked:
+    """What kind of request that is."""
     if target.is_read:
-        return Asked.READ
+        return read_of(target.query)
     return Asked.START if target.action == "chat:start" else Asked.WRITE
+
+
+def read_of(query: str) -> Asked:
+    """A read, or a question, by its canonical query."""
+    return Asked.READ if _OF_NOBODY.fullmatch(query) else Asked.QUESTION
+
+
+#: What the gateway fills in, and a number.
+_OF_NOBODY = re.compile(r"v=1&NC=true(&from=[0-9]{1,9})?")
 
 
 _FAILURES = {

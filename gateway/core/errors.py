@@ -219,6 +219,12 @@ class Reason(enum.Enum):
         "The chat service failed again and again and is left alone; Retry-After says until when.",
     )
     DRAINING = ("draining", 503, "Shutting down", "This gateway is shutting down; another will answer.")
+    POLICIES_CHANGED = (
+        "policies-changed",
+        503,
+        "Policies changed",
+        "What may be seen has changed; ask again.",
+    )
     UPSTREAM_TIMEOUT = (
         "upstream-timeout",
         504,

@@ -58,6 +58,11 @@ class Contact:
             return self.at + ENDED_MAX_S
         return self.at + self.timeout_s - POLL_INTERVAL_S - SILENCE_MARGIN_S
 
+    @property
+    def dies_at(self) -> float | None:
+        """When the vendor lets the chat die of silence; None where it no longer lives."""
+        return None if self.state in {GONE, "ended"} else self.at + self.timeout_s
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:

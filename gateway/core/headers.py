@@ -50,7 +50,12 @@ READ: Mapping[bytes, Row] = {
     # Read for its number only: nothing is ever built from it.
     b"host": Row(is_list=False, part=Part.NONE),
     b"if-none-match": Row(is_list=True, part=Part.JOINED),
+    b"last-event-id": Row(is_list=False, part=Part.ROAD),
     b"origin": Row(is_list=False, part=Part.CHOOSES),
+    b"prefer": Row(is_list=True, part=Part.ROAD),
+    # For traces only. A list, so that a doubled one is none (W3C Trace Context §3.2) instead of a mistake.
+    b"traceparent": Row(is_list=True, part=Part.NONE),
+    b"tracestate": Row(is_list=True, part=Part.NONE),
     # Believed as far as core.peers says: where tokens fail, and where chats start.
     b"x-forwarded-for": Row(is_list=True, part=Part.NONE),
     b"x-http-method-override": Row(is_list=False, part=Part.ROAD),
@@ -188,7 +193,8 @@ def told_lines(
 
 #: What a browser's script may read of a reply.
 EXPOSED = (
-    b"Age, Cache-Status, ETag, Location, Proxy-Status, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+    b"Age, Cache-Status, ETag, Location, Preference-Applied, Proxy-Status, RateLimit, RateLimit-Policy,"
+    b" Retry-After, X-Request-ID"
 )
 
 

@@ -46,8 +46,9 @@ class Limits:
     """What a client may do, in all or with one resource; None is without limit.
 
     `requests` and `requests_per_day` count requests, `fetches` those that made the gateway ask the upstream,
-    `in_flight` those in progress. `resources` has further limits by the name of the resource. If they are
-    `exact`, all replicas together keep to those of requests, else each keeps to its share.
+    `in_flight` those in progress, `streams` those that wait to be told of changes, in each replica.
+    `resources` has further limits by the name of the resource. If they are `exact`, all replicas together
+    keep to those of requests, else each keeps to its share.
     """
 
     requests: Rate | None = None
@@ -56,6 +57,7 @@ class Limits:
     in_flight: int | None = None
     resources: Mapping[str, Limits] = field(default_factory=dict)
     exact: bool = False
+    streams: int = 100
 
 
 UNLIMITED = Limits()

@@ -20,6 +20,8 @@ from gateway.core.messages import Chat, Key, Representation
 from gateway.core.policy import NO_SHAPE, Policies, Resource
 
 PREFIX = "/api/account/"
+#: Where the public surface is described to whoever is a client.
+DESCRIPTION = "/openapi.json"
 _PREFIX_SLASHES = PREFIX.count("/")
 
 #: Query names that carry nothing of the resource: credentials, and what clients add to get past caches.
@@ -35,6 +37,7 @@ class Target:
 
     `method` is the effective one: GET for HEAD, PUT for a POST that says so. `path` and `query` are
     canonical and hold only what was matched; together with `representation` they are the cache key.
+    `streamed`: what changes is to be told, in messages of that representation.
     """
 
     method: str
@@ -45,6 +48,7 @@ class Target:
     path: str
     query: str
     dropped: bool
+    streamed: bool = False
 
     @property
     def action(self) -> str:
@@ -104,6 +108,14 @@ _JSON_RANGES = (("application/json",), ("application/*",), ("*/*",))
 _XML_RANGES = (("application/xml", "text/xml"), ("application/*", "text/*"), ("*/*",))
 
 
+def prefers_stream(path: bytes, accept: bytes | None) -> bool:
+    """Whether a stream is wanted rather than a document: by name, and more than either representation."""
+    if accept is None or b"event-stream" not in accept.lower() or path.endswith(b".json"):
+        return False
+    stream_q = dict(_ranges(accept)).get("text/event-stream", 0.0)
+    return stream_q > max(_quality(accept, names) for names in (_JSON_RANGES, _XML_RANGES))
+
+
 def _quality(accept: bytes, precedence: tuple[tuple[str, ...], ...]) -> float:
     ranges = dict(_ranges(accept))
     for names in precedence:
@@ -132,13 +144,14 @@ def locate(
     method = _method(line, resource)
     if isinstance(method, Refusal):
         return method
-    representation = preferred(line.path, line.accept, default)
+    streamed = resource.stream is not None and method == "GET" and prefers_stream(line.path, line.accept)
+    representation = Representation.JSON if streamed else preferred(line.path, line.accept, default)
     if representation is None or representation not in resource.representations:
         return Refusal(Reason.NOT_ACCEPTABLE)
     query = _query(line.query, resource)
     if isinstance(query, Refusal):
         return query
-    return Target(method, account, chat, resource, representation, path, *query)
+    return Target(method, account, chat, resource, representation, path, *query, streamed=streamed)
 
 
 _Found = tuple[str, str, Chat | None, Resource]
@@ -161,7 +174,8 @@ def _find(raw: bytes, policies: Policies, accounts: Collection[str]) -> _Found |
             resource = shape.resources[(fits.lastindex or 0) - 1]
             chat = Chat(account, rest.split("/", 2)[1]) if resource.of_chat else None
             return path, account, chat, resource
-    almost = any(shape.almost.fullmatch(_divided(path)[1]) for path in spellings)
+    below = [_divided(path)[1] for path in spellings]
+    almost = any(map(shape.almost.fullmatch, below)) and not any(map(shape.pattern.fullmatch, below))
     if almost or not _IN_ACCOUNT.match(text, len(PREFIX)):
         return Refusal(Reason.MALFORMED_TARGET)
     return Refusal(Reason.UNKNOWN_RESOURCE)

@@ -25,7 +25,7 @@ _NEAR_S = 1e-6
 class Armed:
     """A slot that may be served as it is before `until`, if nothing happens. Times are monotonic seconds.
 
-    `sent_at` and `fresh_until` are its entry's.
+    `sent_at` and `fresh_until` are its entry's; `dies_at` is when its chat dies of silence, if it may.
     """
 
     slot: Slot
@@ -33,6 +33,7 @@ class Armed:
     sent_at: float
     fresh_until: float
     chat: Chat | None
+    dies_at: float | None = None
     # What was told last, for whom, and until when it stays the same: thousands are told so in a second.
     _told: bytes = field(default=b"", init=False, repr=False)
     _told_for: CrossOrigin | None = field(default=None, init=False, repr=False)

@@ -63,6 +63,13 @@ class CacheRule:
     volatile: frozenset[str]
 
 
+class Streaming(enum.Enum):
+    """What a stream of a resource tells: each change of the whole document, or each new event in it."""
+
+    CHANGES = "changes"
+    EVENTS = "events"
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """One row of `policies/resources.yaml`.
@@ -70,6 +77,8 @@ class Resource:
     `path` holds the segments below `/api/account/{account}`; `{chat}` and `{event}` stand for ids.
     `methods` maps each method (GET, POST, PUT; HEAD goes with GET) to the action it takes.
     `query` maps each known name to the pattern its whole decoded value must match, in canonical order.
+    `stream` is what a stream of it tells, if there may be one. `from_info` lets a field of `info` be answered
+    from an info that is fresh.
     """
 
     name: str
@@ -80,6 +89,8 @@ class Resource:
     coalesce: bool
     cache: CacheRule | None
     max_body_bytes: int | None = None
+    stream: Streaming | None = None
+    from_info: bool = False
 
     @property
     def of_chat(self) -> bool:
@@ -88,7 +99,12 @@ class Resource:
     @property
     def field(self) -> str | None:
         """The one field of `info` that this resource is, if it is one (`chat/{chat}/info/visitorName`)."""
-        return self.path[3] if len(self.path) == 4 and self.path[:3] == ("chat", "{chat}", "info") else None
+        return self.path[3] if is_field(self.path) else None
+
+
+def is_field(path: tuple[str, ...]) -> bool:
+    """Whether what stands there is one field of `info`."""
+    return len(path) == 4 and path[:3] == ("chat", "{chat}", "info")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from gateway.core.headers import NAME, Own, etag_matches, join, lines
 from gateway.core.limits import UNCOUNTED, Standing
 from gateway.core.messages import Headers, Representation
 from gateway.core.paths import Target
+from gateway.core.push import Stream
 from gateway.core.requests import Request
 
 
@@ -32,6 +33,9 @@ class How(enum.Enum):
     COLLAPSED = "collapsed"
     FORWARD = "forward"
     WRITE = "write"
+    #: Held back until it changed, or for as long as its client would wait.
+    WAITED = "waited"
+    STREAM = "stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,28 @@ class Delivered:
     opened: bool = False
 
 
-Result = Delivered | Failed | Refusal
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The description of the public surface: OpenAPI, in JSON."""
+
+    body: bytes = field(repr=False)
+
+
+Result = Delivered | Described | Failed | Refusal
+
+
+def outcome_of(result: Result) -> str:
+    """How a request ended, in one word: the label in logs, metrics and traces."""
+    match result:
+        case Delivered():
+            # `value` costs as much as a counter: it is a property written in Python.
+            return result.how._value_
+        case Described():
+            return "description"
+        case Failed() | Refusal():
+            return result.reason.slug
+        case _:
+            assert_never(result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +80,7 @@ class Trip:
     """How far a request came along the road, and how it ended.
 
     `client` and `rule` are known also where they led to a refusal. `standing` is what is left of the client's
-    limits, `shadows` what clients in shadow mode would have said.
+    limits, `shadows` what clients in shadow mode would have said, `stream` what follows the reply's head.
     """
 
     result: Result
@@ -65,20 +90,24 @@ class Trip:
     rule: str | None = None
     standing: Standing = UNCOUNTED
     shadows: tuple[Shadow, ...] = ()
+    stream: Stream | None = None
 
     def charged(self, standing: Standing) -> Trip:
         """The same, and how the client stands after it."""
         # Written out: `replace` costs more than all the rest of the charging.
-        return Trip(self.result, self.target, self.grant, self.client, self.rule, standing, self.shadows)
+        return Trip(
+            self.result, self.target, self.grant, self.client, self.rule, standing, self.shadows, self.stream
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Status, the head's lines, body."""
+    """Status, the head's lines, body; or instead of a body the messages of a stream."""
 
     status: int
     head: bytes = field(repr=False)
     body: bytes = field(repr=False)
+    stream: Stream | None = field(default=None, repr=False)
 
     @property
     def headers(self) -> Headers:
@@ -108,6 +137,9 @@ def reply(trip: Trip, request: Request, default: Representation, now: float, wal
     match result:
         case Delivered():
             made = _delivered(result, trip, request, now, wall)
+        case Described(body):
+            head = (*_OF_DESCRIPTIONS, (b"content-length", str(len(body)).encode()))
+            made = Reply(200, join(lines(head), _own(trip, request, wall)), body)
         case Failed(reason, received, retry_after_s):
             own = _own(trip, request, wall, proxy_status=_proxy_status(reason, received))
             refusal = Refusal(reason, retry_after_s=retry_after_s)
@@ -124,11 +156,32 @@ def _delivered(result: Delivered, trip: Trip, request: Request, now: float, wall
     if target is None or grant is None:
         raise AssertionError("an entry was delivered without a grant")
     slot = render(result.entry, grant.view, target)
+    if result.how is How.STREAM:
+        return _streamed(trip, _own(trip, request, wall, cache_status=_cache_status(result, now)))
     age_s = result.entry.age(now) if target.is_read else None
     own = _own(trip, request, wall, age_s=age_s, cache_status=_cache_status(result, now))
+    applied = _APPLIED if result.how is How.WAITED else b""
     if target.is_read and etag_matches(request.fields.get(b"if-none-match"), slot.etag):
-        return Reply(304, join(slot.head_304, own), b"")
-    return Reply(slot.status, join(slot.head, own), slot.body)
+        return Reply(304, join(slot.head_304 + applied, own), b"")
+    return Reply(slot.status, join(slot.head + applied, own), slot.body)
+
+
+def _streamed(trip: Trip, own: Own) -> Reply:
+    """The head of a stream, without a stream for those who asked for the head only."""
+    if trip.stream is not None and trip.stream.is_over:
+        # On nothing else do browsers give up coming back.
+        return Reply(204, join(lines(_OF_STREAMS[1:]), own), b"")
+    return Reply(200, join(lines(_OF_STREAMS), own), b"", trip.stream)
+
+
+_OF_STREAMS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    # nginx would gather what follows.
+    (b"x-accel-buffering", b"no"),
+)
+_OF_DESCRIPTIONS = ((b"content-type", b"application/json"), (b"cache-control", b"private, no-cache"))
+_APPLIED = lines(((b"preference-applied", b"wait"),))  # RFC 7240 §3
 
 
 def _own(
@@ -162,7 +215,7 @@ def _cache_status(result: Delivered, now: float) -> str:
     entry = result.entry
     status = entry.answer.status
     match result.how:
-        case How.HIT:
+        case How.HIT | How.WAITED | How.STREAM:
             return hit_status(entry.fresh_until, now)
         case How.STALE:
             because = "" if result.instead_of is None else f"; detail={result.instead_of.slug}"

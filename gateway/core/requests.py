@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,10 @@ from gateway.core.paths import Line, preferred
 
 #: A body of at most so many bytes, read late or never; or why it cannot be had.
 Body = Callable[[int], Awaitable[bytes | Refusal]]
+
+
+def _always() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,8 @@ class Request:
 
     `path` is raw: nothing in it is decoded. `origin` is the Origin that the configuration lets read
     replies (CORS), if there was one; `vary` is what replies depend on. `peer` is the client's address, None
-    where nobody sent the request; `visitor` is the one that the client says its own visitor has.
+    where nobody sent the request; `visitor` is the one that the client says its own visitor has. `is_there`
+    tells whether the client is, as far as is known.
     """
 
     id: str
@@ -46,6 +52,19 @@ class Request:
     peer: str | None = ""
     visitor: str | None = field(default=None, repr=False)
     poll: Poll | None = None
+    is_there: Callable[[], bool] = field(default=_always, repr=False)
+
+    @property
+    def wait_s(self) -> int | None:
+        """How long the client would rather wait than hear that nothing is new (RFC 7240 §4.3)."""
+        prefer = self.fields.get(b"prefer")
+        said = None if prefer is None else _WAIT.search(b"," + prefer)
+        return None if said is None else int(said[1][:4])
+
+    @property
+    def last_event_id(self) -> bytes | None:
+        """The id of the last message that the client has had."""
+        return self.fields.get(b"last-event-id")
 
     @property
     def line(self) -> Line:
@@ -57,3 +76,6 @@ class Request:
     def problem_representation(self, default: Representation) -> Representation:
         """What a problem document is written in: XML only for those who asked for XML."""
         return preferred(self.path, self.fields.get(b"accept"), default) or Representation.JSON
+
+
+_WAIT = re.compile(rb',[ \t]*wait[ \t]*=[ \t]*"?([0-9]{1,10})"?[ \t]*(?=[,;]|\Z)', re.IGNORECASE)

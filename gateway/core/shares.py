@@ -56,6 +56,8 @@ class Shares(Generic[K, V]):
         self.held: dict[K, _Held[K, V]] = {}
         self._shares: dict[str, _Share[K, V]] = {}
         self._weight = 0
+        #: How many values had to make room for others.
+        self.evictions = 0
 
     def __len__(self) -> int:
         return len(self.held)
@@ -91,6 +93,7 @@ class Shares(Generic[K, V]):
         if share.weight * len(self._shares) <= self._max_bytes:
             share = max(self._shares.values(), key=lambda other: other.weight)
         if share.newest is not None:
+            self.evictions += 1
             self.pop(share.newest.after.key)
 
     def pop(self, key: K) -> None:

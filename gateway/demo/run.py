@@ -28,8 +28,10 @@ from gateway.demo.screen import (
     replicas_told,
     say,
     showing,
+    streams_told,
 )
 from gateway.demo.stage import ACCOUNT, Stage
+from gateway.demo.streams import watch
 from gateway.demo.theatre import Theatre, theatre
 
 #: The clients of the shipped policies.
@@ -93,16 +95,22 @@ async def _perform(plan: Plan, console: Console) -> int:
         figures = await _drive(house, plan, chats, evidence, console)
         acts = await perform(Stand(house.stage, chats[0], house.admin_port))
         say(console, "\n" + explanation(figures) + "\n\n" + acts_told(acts) + "\n")
+        followed = await watch(house, chats[0])
+        say(console, streams_told(followed) + "\n")
         replicas = await play(house, chats, lambda text: say(console, text))
         say(console, replicas_told(replicas))
         if plan.as_json:
-            told = {"acts": dataclasses.asdict(acts), "replicas": dataclasses.asdict(replicas)}
+            told = {
+                "acts": dataclasses.asdict(acts),
+                "streams": dataclasses.asdict(followed),
+                "replicas": dataclasses.asdict(replicas),
+            }
             print(json.dumps(dataclasses.asdict(figures) | told), flush=True)
         if not plan.once:
             say(console, "\nGateway and emulator keep running for the lines above. Ctrl-C ends them.")
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-        return 1 if figures.errors or acts.errors or replicas.errors else 0
+        return 1 if figures.errors or acts.errors or followed.errors or replicas.errors else 0
 
 
 async def _drive(

@@ -13,6 +13,7 @@ from rich.table import Table
 from gateway.demo.acts import Acts
 from gateway.demo.figures import Figures
 from gateway.demo.replicas import LeftOut, Together
+from gateway.demo.streams import Followed
 
 Show = Callable[[Figures], None]
 #: What stands for a number while there is none: a dash.
@@ -34,6 +35,8 @@ TOKEN='{token}'
 {ask} -H 'Accept: application/xml' {chat_url}/info
 # a write; the next read knows it
 {ask} -X PUT -H 'Content-Type: application/json' -d '{{"visitorName": "Natalie"}}' {chat_url}/info/visitorName
+# told instead of asking: each change of the info, until Ctrl-C
+curl -N -H "Authorization: Bearer $TOKEN" -H 'Accept: text/event-stream' {chat_url}/info
 # a path that no resource has: answered here, never sent upstream
 {ask} {public_url}/api/account/123/js2rest
 # what the upstream was asked, by its own count
@@ -46,6 +49,7 @@ def operator_lines(admin_url: str, admin_token: str, chat_url: str, partner: str
     info_path = urlsplit(chat_url).path + "/info"
     asked = f'{{"token": "\'$PARTNER\'", "path": "{info_path}"}}'
     return f"""\
+# the live page, in a browser; the token is ADMIN: {admin_url}/
 PARTNER='{partner}'
 ADMIN='{admin_token}'
 # the same chat as a partner sees it, and a field that he does not
@@ -152,6 +156,17 @@ The partner asked as fast as it could: after {acts.limited_after} requests 429, 
 {acts.ratelimit} and Retry-After: {acts.retry_after_s}. The backend meanwhile: \
 {acts.backend_meanwhile}.
 Its token was revoked, and its next request answered {acts.revoked}.
+Errors: {errors}."""
+
+
+def streams_told(seen: Followed) -> str:
+    """What those were told who would have polled."""
+    errors = ", ".join(seen.errors) or "none"
+    return f"""\
+{seen.streams} clients followed one chat by streams for {seen.seconds:.1f} s, and its visitor \
+changed his name {seen.changes} times: {seen.messages} messages, and the upstream was asked for info \
+{seen.upstream_info_requests} times. A change was told within \
+{_number(seen.latency_p99_ms, 1)} ms (p99) of the reply to its write, with the request upstream that it took.
 Errors: {errors}."""
 
 

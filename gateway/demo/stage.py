@@ -66,15 +66,21 @@ def set_stage(
     upstream_url: str,
     app_key: str,
     algorithm: str = ALGORITHM,
+    from_info: bool = False,
     **settings: object,
 ) -> Stage:
-    """Write configuration, policies and keys into `folder`. `settings` go into `gateway.yaml` as they are."""
+    """Write configuration, policies and keys into `folder`. `settings` go into `gateway.yaml` as they are.
+
+    `from_info` switches on in the policies what they come with switched off.
+    """
     private, jwks = write_key_pair(folder, algorithm)
     app_key_file = folder / "app-key"
     app_key_file.write_text(app_key + "\n")
     admin_token = secrets.token_urlsafe(24)
     (folder / "admin-token").write_text(admin_token + "\n")
     shutil.copytree(shipped_policies(), folder / "policies")
+    if from_info:
+        _switch_on(folder / "policies" / "resources.yaml")
     issuer = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": [algorithm], "jwks": jwks.name}
     configuration = {
         "listen": listen,
@@ -89,3 +95,7 @@ def set_stage(
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(configuration | settings, sort_keys=False))
     return Stage(config, private.read_bytes(), admin_token, algorithm=algorithm)
+
+
+def _switch_on(resources: Path) -> None:
+    resources.write_text(resources.read_text().replace("# from_info: true", "from_info: true"))

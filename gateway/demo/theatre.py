@@ -61,6 +61,7 @@ def theatre() -> Iterator[Theatre]:
             public_url=public_url,
             upstream_url=upstream_url,
             app_key=app_key,
+            from_info=True,
             drain_delay_s=0,
             drain_s=1,
         )

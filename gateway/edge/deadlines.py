@@ -58,7 +58,7 @@ class Sending:
             self._timer = None
 
     def _taken(self) -> None:
-        self._unsent = _unsent(self._transport)
+        self._unsent = unsent(self._transport)
         self._taken_at = self._loop.time()
 
     def _look_later(self) -> None:
@@ -71,15 +71,15 @@ class Sending:
             return
         # What was written meanwhile hides what was taken; that ends when the buffer is full.
         has_grown = self._written_at() - self._taken_at > TICK_S
-        if has_grown or self._unsent - _unsent(self._transport) >= MIN_TAKEN_BYTES:
+        if has_grown or self._unsent - unsent(self._transport) >= MIN_TAKEN_BYTES:
             self._taken()
         elif self._loop.time() - self._taken_at >= self._send_s - TICK_S:
-            _reset(self._transport)
+            reset(self._transport)
             return
         self._look_later()
 
 
-def _reset(transport: asyncio.Transport) -> None:
+def reset(transport: asyncio.Transport) -> None:
     """End it at once; else the system would go on offering the rest for minutes, and keep it that long."""
     connected = transport.get_extra_info("socket")
     if connected is not None:
@@ -88,7 +88,7 @@ def _reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-def _unsent(transport: asyncio.Transport) -> int:
+def unsent(transport: asyncio.Transport) -> int:
     """How many bytes are on their way, with those that the system has taken and the client has not.
 
     The system takes more only when a good part of its own buffer, of megabytes, is free: without it a slow

@@ -21,7 +21,8 @@ class Operator(HttpToolsProtocol):
     """One connection, and one request at a time.
 
     The next one has to be whole within the idle time, whatever comes meanwhile, and its reply has to be taken
-    within as long.
+    within as long. One that is made bit by bit may last while it is taken: who does not is looked for as
+    often.
     """
 
     #: Those of a listener; who comes later stands later, and who waits has a request still to come.
@@ -109,7 +110,15 @@ class Operator(HttpToolsProtocol):
     def _within(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+        self._deadline = self.loop.call_later(self.timeout_keep_alive, self._late)
+
+    def _late(self) -> None:
+        cycle: RequestResponseCycle | None = self.cycle
+        has_begun = cycle is not None and cycle.response_started and not cycle.response_complete
+        if has_begun and not self.flow.write_paused:
+            self._within()
+        else:
+            self.transport.abort()
 
     def _wait_no_longer(self) -> None:
         self.waiting.pop(self, None)

@@ -4,6 +4,7 @@
          → head → parser    whole, within limits, its line by the letter; what is no request is refused
                 → short cut    a poll that differs only where it does not matter
                 → Cycle → road → reply
+                                 → head of a stream → Outlet → message → message → …
 
 This is uvicorn's protocol on httptools, where it would read or speak for itself. What stays its own: the
 order on a pipelined connection, flow control, keep-alive and the end. Trailers never become fields, and an
@@ -44,6 +45,7 @@ from gateway.edge.heads import (
     has_host,
     long_target,
 )
+from gateway.edge.outlet import Outlet
 
 #: What can be refused at the door: no body follows.
 READS = frozenset({"GET", "HEAD"})
@@ -78,10 +80,12 @@ class Bounds:
 class Site(Protocol):
     """Where requests are answered, whatever they are.
 
-    `at_the_door` has the reply to one without a body for which there is no room.
+    `at_the_door` has the reply to one without a body for which there is no room. `stream_send_s` is how long
+    the client of a stream may take to acknowledge what was written.
     """
 
-    async def answer(self, head: Head, peer: str, body: Body) -> Reply: ...
+    async def answer(self, head: Head, peer: str, body: Body, is_there: Callable[[], bool]) -> Reply: ...
+    def stream_send_s(self) -> float: ...
     def refuse(self, reason: Reason) -> Reply: ...
     def at_the_door(self, head: Head, peer: str) -> Reply | None: ...
 
@@ -100,7 +104,9 @@ class Unacceptable(Exception):
 class Cycle(RequestResponseCycle):
     """One request and its reply, without the detour over ASGI messages."""
 
-    def __init__(self, connection: Connection, head: Head, length: int, *, keep_alive: bool) -> None:
+    def __init__(
+        self, connection: Connection, head: Head, length: int, *, keep_alive: bool, has_chunks: bool
+    ) -> None:
         super().__init__(
             scope=None,  # type: ignore[arg-type]  # nobody asks for it
             transport=connection.transport,
@@ -118,6 +124,8 @@ class Cycle(RequestResponseCycle):
         self._head = head
         # As it was declared; 0 where it comes in chunks, or none does.
         self._length = length
+        # HTTP/1.0 has none: a body of unknown length ends with the connection (RFC 9112 §6.3).
+        self._has_chunks = has_chunks
         self._broken: Reason | None = None
 
     def break_off(self, reason: Reason) -> None:
@@ -130,7 +138,10 @@ class Cycle(RequestResponseCycle):
         """Have the request answered, and write the reply."""
         site: Site = app
         try:
-            made = await site.answer(self._head, self._connection.peer, self.whole_body)
+            made = await site.answer(self._head, self._connection.peer, self.whole_body, self._is_there)
+            if made.stream is not None:
+                await self._follow(made, Outlet(made.stream, self.transport, site.stream_send_s))
+                return
             if self.flow.write_paused and not self._has_nobody:
                 await self.flow.drain()
             if not self._has_nobody:
@@ -151,12 +162,43 @@ class Cycle(RequestResponseCycle):
         # Of those that wait in a pipeline only the newest is told.
         return self.disconnected or self._connection.is_lost
 
+    def _is_there(self) -> bool:
+        # Most of those who say that they send no more have hung up: it only shows when they are written to.
+        return not (self._has_nobody or self._connection.has_eof)
+
+    async def _follow(self, made: Reply, outlet: Outlet) -> None:
+        """Write the head of a stream, and stay until nothing comes any more or nobody is there."""
+        try:
+            if self.flow.write_paused and not self._has_nobody:
+                await self.flow.drain()
+            if self._has_nobody:
+                return
+            self._find_whether_last()
+            head = made.head
+            if self._has_chunks:
+                head += b"transfer-encoding: chunked\r\n"
+                outlet.has_chunks = True
+            self._connection.let_follow(outlet, wire(made.status, head, b"", is_last=not self.keep_alive))
+            await outlet.ended.wait()
+            self._connection.follow_no_more()
+            if not self._has_nobody:
+                self._find_whether_last()
+                self._complete()
+        finally:
+            outlet.lose()
+
     def _write(self, made: Reply) -> None:
+        self._find_whether_last()
+        self.transport.write(wire(made.status, made.head, made.body, is_last=not self.keep_alive))
+        self._complete()
+
+    def _find_whether_last(self) -> None:
         # Who still waits for a 100 may send a body or the next request: nobody can say which.
         if (self.waiting_for_100_continue and self.more_body) or self._connection.is_last:
             self.keep_alive = False
+
+    def _complete(self) -> None:
         self.response_started = self.response_complete = True
-        self.transport.write(wire(made.status, made.head, made.body, is_last=not self.keep_alive))
         self.message_event.set()
         # The connection may live on for long, and holds on to its newest request.
         self.body = bytearray()
@@ -233,8 +275,10 @@ class Connection(HttpToolsProtocol):
     #: For a head, for a body, or for the rest of what is not read any more.
     _deadline: asyncio.TimerHandle | None = None
     _sending: Sending | None = None
+    #: Where the messages of a stream go, while there is one.
+    _outlet: Outlet | None = None
     #: The client says that it sends no more; all is answered, and how much came since.
-    _has_eof = False
+    has_eof = False
     _is_ending = False
     _discarded = 0
     #: Whether nobody is there any more.
@@ -268,14 +312,19 @@ class Connection(HttpToolsProtocol):
             self._tell(self._broken)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
-        """Who has sent all it wants to is still told what it asked for; TLS knows no such thing."""
+        """Who has sent all it wants to is still told what it asked for; TLS knows no such thing.
+
+        A stream ends: most who do so are gone, and it would go on costing upstream requests.
+        """
         if self.scheme == "https":
             return False
-        self._has_eof = True
+        self.has_eof = True
         self._held = b""
         self._no_deadline()
         cycle: Cycle | None = self.cycle
-        if self._is_ending or cycle is None or cycle.response_complete:
+        if self._outlet is not None:
+            self._outlet.leave()
+        elif self._is_ending or cycle is None or cycle.response_complete:
             self.close()
         elif self._in_body:
             self._broken = Reason.CLIENT_GONE
@@ -286,7 +335,7 @@ class Connection(HttpToolsProtocol):
     def is_last(self) -> bool:
         """Whether this reply is the last: nothing waits behind it, and nothing more is waited for."""
         is_awaited = self.pipeline or self._rest or self._broken is not None
-        return (self.is_leaving or self._has_eof) and not is_awaited
+        return (self.is_leaving or self.has_eof) and not is_awaited
 
     def end(self) -> None:
         """Close, but such that what was written arrives: what came and nobody read would have it thrown away.
@@ -294,7 +343,7 @@ class Connection(HttpToolsProtocol):
         So who may still be sending is told that nothing more comes, and is heard out (RFC 9112 §9.6).
         """
         is_heard_out = self._broken is not None or self.is_leaving or not self._between or self.pipeline
-        if self._has_eof or not is_heard_out or not self.transport.can_write_eof():
+        if self.has_eof or not is_heard_out or not self.transport.can_write_eof():
             self.close()
         elif not self.transport.is_closing():
             self._hear_out()
@@ -333,6 +382,9 @@ class Connection(HttpToolsProtocol):
         self._no_deadline()
         if self._sending is not None:
             self._sending.stop()
+        if self._outlet is not None:
+            self._outlet.lose()
+            self._outlet = None
         if self._leave is not None:
             self._leave()
             self._leave = None
@@ -530,7 +582,7 @@ class Connection(HttpToolsProtocol):
     def _take_the_road(self, head: Head) -> None:
         # uvicorn's annotation leaves out that there is none at first.
         before: Cycle | None = self.cycle
-        self.cycle = Cycle(self, head, self._left, keep_alive=self._stays)
+        self.cycle = Cycle(self, head, self._left, keep_alive=self._stays, has_chunks=self._line[3] == b"1")
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -603,6 +655,19 @@ class Connection(HttpToolsProtocol):
             # Until now nobody would have read it.
             self._within(self.bounds.head_s)
 
+    def let_follow(self, outlet: Outlet, head: bytes) -> None:
+        """Begin a stream; how long its client takes is the outlet's to see until it ends."""
+        self._outlet = outlet
+        if self._sending is not None:
+            self._sending.stop()
+        outlet.open(head, is_wanted=not self.has_eof)
+
+    def follow_no_more(self) -> None:
+        """The stream is over; what is left of it is watched like any reply."""
+        self._outlet = None
+        if self.flow.write_paused and not self.is_lost:
+            self._watch_sending()
+
     # -- what does not come in time -------------------------------------------------------------------
 
     def await_body(self) -> None:
@@ -652,7 +717,8 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """As ever; but not for ever."""
         super().pause_writing()
-        self._watch_sending()
+        if self._outlet is None:
+            self._watch_sending()
 
     def _watch_sending(self) -> None:
         if self._sending is None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from gateway.core.errors import Reason, Refusal
 from gateway.core.headers import VARY, VARY_WITH_CORS, Fields, Own, join, lines, request_id
-from gateway.core.paths import PREFIX
+from gateway.core.paths import DESCRIPTION, PREFIX
 from gateway.core.peers import Network, is_trusted, peer_and_visitor
 from gateway.core.replies import Reply
 from gateway.core.requests import Body, Request
@@ -21,6 +21,14 @@ from gateway.edge.heads import Head
 
 #: When who found no room for a connection may try again.
 TRY_AGAIN_S = (1.0, 2.0, 3.0)
+
+
+async def _no_body(_max_bytes: int) -> bytes:
+    return b""
+
+
+def _is_there() -> bool:
+    return True
 
 
 class Road(Protocol):
@@ -44,12 +52,13 @@ class WebConfig:
     """What the edge needs to know; asked for at each request.
 
     `prefix` is the path of the public URL: clients may send it or not. `trusted_proxies` are those whose
-    X-Forwarded-For is believed.
+    X-Forwarded-For is believed. `stream_send_s` is how long the client of a stream may take to acknowledge.
     """
 
     prefix: bytes
     cors: Cors
     trusted_proxies: Sequence[Network] = ()
+    stream_send_s: float = 5.0
 
 
 class Web:
@@ -69,12 +78,12 @@ class Web:
         self._try_again = itertools.cycle(TRY_AGAIN_S)
         self._wall = wall
 
-    async def answer(self, head: Head, peer: str, body: Body) -> Reply:
+    async def answer(self, head: Head, peer: str, body: Body, is_there: Callable[[], bool]) -> Reply:
         """The reply to one request; `peer` is the address of the socket, if it has one."""
         fields = head.fields
         if isinstance(fields, Refusal):
             return self._road.refuse(self._request(head, peer, {}, body), fields)
-        request = self._request(head, peer, fields, body)
+        request = self._request(head, peer, fields, body, is_there)
         if request.method == "OPTIONS" and (preflight := self._preflight(request)) is not None:
             return preflight
         try:
@@ -98,11 +107,22 @@ class Web:
         refusal = Refusal(reason, retry_after_s=wait_s)
         return self._road.refuse(Request(self._new_id(), "-", b"", b"", {}, _no_body), refusal)
 
+    def stream_send_s(self) -> float:
+        """How long the client of a stream may take to acknowledge, as it is configured now."""
+        return self._config().stream_send_s
+
     def is_trusted(self, peer: str) -> bool:
         """Whether that is the address of one of the `trusted_proxies`."""
         return is_trusted(peer, self._config().trusted_proxies)
 
-    def _request(self, head: Head, socket_peer: str, fields: Fields, body: Body) -> Request:
+    def _request(
+        self,
+        head: Head,
+        socket_peer: str,
+        fields: Fields,
+        body: Body,
+        is_there: Callable[[], bool] = _is_there,
+    ) -> Request:
         config = self._config()
         origin = fields.get(b"origin")
         peer, visitor = peer_and_visitor(socket_peer, fields.get(b"x-forwarded-for"), config.trusted_proxies)
@@ -119,6 +139,7 @@ class Web:
             peer,
             visitor,
             head.poll,
+            is_there,
         )
 
     def _preflight(self, request: Request) -> Reply | None:
@@ -134,13 +155,15 @@ class Web:
         return Reply(204, join(lines(head), own), b"")
 
 
-async def _no_body(_max_bytes: int) -> bytes:
-    return b""
-
-
 def below(prefix: bytes, path: bytes) -> bytes:
     """A path as the road knows it, whether or not it came with the path of the public URL."""
-    return path[len(prefix) :] if prefix and path.startswith(prefix + PREFIX.encode()) else path
+    is_ours = path.startswith(prefix + PREFIX.encode()) or path == prefix + DESCRIPTION.encode()
+    return path[len(prefix) :] if prefix and is_ours else path
 
 
-_ALLOWED_HEADERS = b"Accept, Authorization, Content-Type, If-None-Match, X-HTTP-Method-Override, X-Request-ID"
+_ALLOWED_HEADERS = b", ".join(
+    (
+        *(b"Accept", b"Authorization", b"Content-Type", b"If-None-Match", b"Last-Event-ID", b"Prefer"),
+        *(b"X-HTTP-Method-Override", b"X-Request-ID"),
+    )
+)

@@ -201,6 +201,16 @@ class Verifier:
         """How many bytes of its room are taken."""
         return self._memory.weight
 
+    @property
+    def remembered(self) -> int:
+        """How many tokens are remembered."""
+        return len(self._memory)
+
+    @property
+    def evictions(self) -> int:
+        """How many tokens had to make room for others."""
+        return self._memory.evictions
+
     def trust(self, issuers: Iterable[Issuer]) -> None:
         """From now on these are the issuers. What one vouched for that is gone or changed is dead at once.
 

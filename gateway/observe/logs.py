@@ -165,14 +165,30 @@ class RequestLines:
     """The lines of requests, which are nearly all lines there are.
 
     As JSON they are what the logger would write, byte for byte, without its chain of processors: in half
-    the time. `wanted` tells whether it would write them at all.
+    the time. `wanted` tells whether it would write them at all, `hits_wanted` whether it would those of hits,
+    of which one in `one_hit_in` is written; with 0 none.
     """
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
+    def __init__(self, log: FilteringBoundLogger, one_hit_in: int = 1) -> None:
         self.wanted = log.is_enabled_for(logging.INFO)
+        self.hits_wanted = self.wanted and one_hit_in > 0
+        #: What the line of a hit says of those that have none.
+        self.of_hits: dict[str, object] = {"one_in": one_hit_in} if one_hit_in > 1 else {}
+        self._one_hit_in = one_hit_in
+        self._skipping = 0
         self._log = log
         output = _output(log)
         self._write = output.msg if isinstance(output, JsonLines) else None
+
+    def takes_hit(self) -> bool:
+        """Count a hit; whether it is one of those that have a line."""
+        if not self.hits_wanted:
+            return False
+        if self._skipping:
+            self._skipping -= 1
+            return False
+        self._skipping = self._one_hit_in - 1
+        return True
 
     def say(
         self,

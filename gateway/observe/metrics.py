@@ -7,6 +7,7 @@ Nothing here has a chat, a token, an address or a raw path in it. `docs/metrics.
 from __future__ import annotations
 
 import asyncio
+import platform
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway import __version__
 from gateway.core.access import ALLOW
 from gateway.core.replies import How
 
@@ -25,31 +27,37 @@ K = TypeVar("K", bound=tuple[str, ...])
 
 #: From a tenth of what a hit over the road takes to twice what the upstream may take.
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_BUCKET_LABELS = (*map(str, BUCKETS_S), "+Inf")
+#: A TTL is a second where a chat lives; what outlives its chat is kept for minutes.
+AGES_S = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 10.0, 30.0, 60.0, 300.0)
+#: 8 s is how long the vendor's own 40 lets anything be served without contact, and 32 s what is left then.
+SLACKS_S = (0.0, 1.0, 2.0, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0)
 HIT = How.HIT.value
 #: Memory, processor time and open files, by the names that all Prometheus clients give them.
 _PROCESS = ProcessCollector(registry=None)
 #: These take about a millisecond to write.
 LINES_AT_ONCE = 100
+_BUILD = (__version__, platform.python_version())
 
 
 class Durations:
-    """How long things took: how many fell into each of `BUCKETS_S` or beyond, and the sum."""
+    """How long things took: how many fell into each bucket of `bounds_s` or beyond, and the sum."""
 
-    __slots__ = ("counts", "sum_s")
+    __slots__ = ("bounds_s", "counts", "sum_s")
 
-    def __init__(self) -> None:
-        self.counts = [0] * len(_BUCKET_LABELS)
+    def __init__(self, bounds_s: tuple[float, ...] = BUCKETS_S) -> None:
+        self.bounds_s = bounds_s
+        self.counts = [0] * (len(bounds_s) + 1)
         self.sum_s = 0.0
 
     def observe(self, seconds: float) -> None:
         """Count one."""
-        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.counts[bisect_left(self.bounds_s, seconds)] += 1
         self.sum_s += seconds
 
     def buckets(self) -> list[tuple[str, float]]:
         """(upper bound, how many took at most that), as Prometheus has it."""
-        return list(zip(_BUCKET_LABELS, accumulate(self.counts), strict=True))
+        labels = (*map(str, self.bounds_s), "+Inf")
+        return list(zip(labels, accumulate(self.counts), strict=True))
 
 
 class RemoteKeys(Protocol):
@@ -83,13 +91,17 @@ class Reloads:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the process bears: the clients' connections, requests on the road, and what it suffered."""
+    """What the process bears: the clients' connections, requests on the road, and what it suffered.
+
+    `lag_max_s` is the greatest lag of late, where `lag_s` is the least.
+    """
 
     connections: int = 0
     requests: int = 0
     lag_s: float = 0.0
     log_lines_lost: int = 0
     clock_jumps: int = 0
+    lag_max_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +130,10 @@ def _alone() -> Shared | None:
 class Gauges:
     """What is looked up when somebody asks: keys by issuer, budgets by account, revocations in force.
 
-    `kept` has, for each kind of memory, the bytes that are kept and how many may be; `breakers`, for each
-    account, whether its breaker is open. `shared` is None where nothing is.
+    `kept` has, for each kind of memory, the bytes that are kept and how many may be; `counts`, for each kind
+    of thing, how many are kept, and `evictions` how many had to make room. `breakers` has, for each account,
+    whether its breaker is open, and `sent` for each client the bytes of bodies. `shared` is None where
+    nothing is.
     """
 
     flights: Callable[[], int] = int
@@ -128,6 +142,11 @@ class Gauges:
     budgets: Callable[[], Mapping[str, AccountBudget]] = dict
     revocations: Callable[[], int] = int
     kept: Callable[[], Mapping[str, tuple[int, int]]] = dict
+    counts: Callable[[], Mapping[str, int]] = dict
+    evictions: Callable[[], Mapping[str, int]] = dict
+    sent: Callable[[], Mapping[str, int]] = dict
+    waiters: Callable[[], int] = int
+    watches: Callable[[], int] = int
     breakers: Callable[[], Mapping[str, bool]] = dict
     load: Callable[[], Load] = Load
     shared: Callable[[], Shared | None] = _alone
@@ -187,8 +206,14 @@ class Metrics:
         self._hits: defaultdict[tuple[str, str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
         #: (resource, outcome) → how long they took
         self.durations: defaultdict[tuple[str, str], Durations] = defaultdict(Durations)
+        #: resource → how old answers were that were shared
+        self.ages: defaultdict[str, Durations] = defaultdict(lambda: Durations(AGES_S))
+        #: How long chats had to live when what is kept of them was served.
+        self.slack = Durations(SLACKS_S)
         #: (resource, outcome, client) → requests to the upstream
         self.upstream_requests: Counter[tuple[str, str, str]] = Counter()
+        #: resource → how long those took
+        self.upstream_durations: defaultdict[str, Durations] = defaultdict(Durations)
         #: account → of those, how many were sent once more
         self.repeats: Counter[str] = Counter()
         #: (resource, failure) → stale answers that stood in for it
@@ -199,6 +224,14 @@ class Metrics:
         self.shadow_decisions: Counter[tuple[str, str, str]] = Counter()
         #: what was wrong with a token → refusals
         self.token_refusals: Counter[str] = Counter()
+        #: (client, resource) → streams that are open
+        self.streams: Counter[tuple[str, str]] = Counter()
+        #: (client, resource) → streams that were ever opened
+        self.streams_opened: Counter[tuple[str, str]] = Counter()
+        #: (resource, kind) → messages
+        self.stream_messages: Counter[tuple[str, str]] = Counter()
+        #: (client, resource, why) → streams that have ended
+        self.streams_closed: Counter[tuple[str, str, str]] = Counter()
         self.foreign_links = 0
         self.other_session_keys = 0
         self.crashes = 0
@@ -244,10 +277,14 @@ class Metrics:
             *self._policies(),
             *self._upstream(),
             *self._memory(),
+            *self._streams(),
             *self._load(),
             *self._shared(),
             *self._configuration(),
             _counter("crashes", "Fetches and requests that failed inside the gateway", self.crashes),
+            Family(
+                GaugeMetricFamily, "build_info", "What runs; always 1", ("version", "python"), [(_BUILD, 1)]
+            ),
         ]
 
     def exposition(self) -> bytes:
@@ -280,6 +317,24 @@ class Metrics:
             "How long requests took, from the end of the head to the reply",
             ("resource", "outcome"),
             self.durations,
+        )
+        yield _histograms(
+            "answer_age_seconds",
+            "How old answers were, at delivery, that are shared by clients",
+            ("resource",),
+            {(resource,): age for resource, age in self.ages.items()},
+        )
+        yield _histograms(
+            "keepalive_slack_seconds",
+            "How long a chat had to live without contact, at delivery of what is kept of it",
+            (),
+            {(): self.slack},
+        )
+        yield _counters(
+            "response_body_bytes",
+            "Bytes of bodies that were sent to clients, messages of streams included",
+            ("client",),
+            {(client,): sent for client, sent in self.gauges.sent().items()},
         )
         yield _counters(
             "saved_requests",
@@ -322,6 +377,12 @@ class Metrics:
             ("resource", "outcome", "client"),
             self.upstream_requests,
         )
+        yield _histograms(
+            "upstream_duration_seconds",
+            "How long requests to the upstream took, until their answers were understood",
+            ("resource",),
+            {(resource,): took for resource, took in self.upstream_durations.items()},
+        )
         yield _counters(
             "upstream_repeats",
             "Requests to the upstream that were sent once more, by account",
@@ -329,6 +390,7 @@ class Metrics:
             {(account,): count for account, count in self.repeats.items()},
         )
         yield _gauge("flights", "Fetches in progress", self.gauges.flights())
+        yield _gauge("waiters", "Requests that wait for a fetch", self.gauges.waiters())
         budgets = self.gauges.budgets()
         yield _gauges(
             "budget_waiting",
@@ -379,12 +441,34 @@ class Metrics:
             "kind",
             {kind: most for kind, (_, most) in kept.items()},
         )
+        yield _gauges("kept", "How many things are kept in memory", "kind", self.gauges.counts())
+        yield _counters(
+            "evictions",
+            "Things that were let go because others needed the room",
+            ("kind",),
+            {(kind,): count for kind, count in self.gauges.evictions().items()},
+        )
+
+    def _streams(self) -> Iterator[Family]:
+        of_whom = ("client", "resource")
+        yield Family(
+            GaugeMetricFamily, "streams", "Streams that are open", of_whom, list(self.streams.items())
+        )
+        yield _counters("streams_opened", "Streams that were opened", of_whom, self.streams_opened)
+        yield _counters(
+            "streams_closed", "Streams that have ended, by why", (*of_whom, "why"), self.streams_closed
+        )
+        yield _counters(
+            "stream_messages", "Messages written to streams", ("resource", "kind"), self.stream_messages
+        )
+        yield _gauge("watches", "What is being watched, however many watch it", self.gauges.watches())
 
     def _load(self) -> Iterator[Family]:
         load = self.gauges.load()
         yield _gauge("connections", "Connections of clients that are open", load.connections)
         yield _gauge("requests_in_progress", "Requests on the road", load.requests)
         yield _gauge("event_loop_lag_seconds", "How late the event loop is", load.lag_s)
+        yield _gauge("event_loop_lag_max_seconds", "How late the event loop has been of late", load.lag_max_s)
         yield _counter("log_lines_lost", "Log lines that could not be written", load.log_lines_lost)
         yield _counter("clock_jumps", "Times that the wall clock was set", load.clock_jumps)
 
@@ -471,7 +555,8 @@ def _histograms(
 ) -> Family:
     rows = [(values, took.buckets(), took.sum_s) for values, took in durations.items() if any(took.counts)]
     # Its buckets, the count and the sum.
-    return Family(HistogramMetricFamily, name, help_text, labels, rows, len(_BUCKET_LABELS) + 2)
+    lines_a_row = max((len(buckets) for _, buckets, _ in rows), default=0) + 2
+    return Family(HistogramMetricFamily, name, help_text, labels, rows, lines_a_row)
 
 
 def _gauges(name: str, help_text: str, label: str, values: Mapping[str, float]) -> Family:

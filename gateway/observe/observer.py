@@ -12,11 +12,12 @@ from gateway.core.answers import Undressed
 from gateway.core.errors import Reason, Refusal
 from gateway.core.freshness import Failed
 from gateway.core.paths import Target
-from gateway.core.replies import Delivered, Reply, Trip
+from gateway.core.replies import Delivered, Described, How, Reply, Trip, outcome_of
 from gateway.core.requests import Request
 from gateway.observe.hits import Hits
-from gateway.observe.logs import RequestLines
-from gateway.observe.metrics import Metrics
+from gateway.observe.live import Ended, Recent
+from gateway.observe.logs import RequestLines, hashed
+from gateway.observe.metrics import HIT, Metrics
 from gateway.observe.usage import Usage, Used
 
 NOBODY = "-"
@@ -25,19 +26,25 @@ NOBODY = "-"
 CROWDED = frozenset({Reason.OVERLOADED, Reason.TOO_MANY_CONNECTIONS})
 #: A line for all of them is written this often at most.
 CROWD_S = 1.0
+#: Of what many get its age matters; of what was there already, how long its chat can do without contact.
+_SHARED = frozenset({How.HIT, How.STALE, How.MISS, How.COLLAPSED, How.WAITED})
+_KEPT = frozenset({How.HIT, How.STALE})
 
 
 class Observer:
-    """Counts and logs; decides nothing."""
+    """Counts and logs; decides nothing. One hit in `log_one_hit_in` has a line; with 0 none."""
 
-    def __init__(self, metrics: Metrics, log: FilteringBoundLogger, usage: Usage) -> None:
+    def __init__(
+        self, metrics: Metrics, log: FilteringBoundLogger, usage: Usage, log_one_hit_in: int = 1
+    ) -> None:
         self._metrics = metrics
         self._log = log
-        self._lines = RequestLines(log)
+        self._lines = RequestLines(log, log_one_hit_in)
         self._usage = usage
         #: How many have no line since there was one for all, and when that was.
         self._crowd = 0
         self._crowd_at = -math.inf
+        self.recent = Recent(usage)
         self._hits: dict[tuple[str, str, str], Hits] = {}
 
     def hits(self, client: str, rule: str, resource: str) -> Hits:
@@ -48,7 +55,9 @@ class Observer:
             hits = self._hits[labels] = Hits(labels, self._metrics, self._lines, self._usage)
         return hits
 
-    def replied(self, request: Request, trip: Trip, reply: Reply, seconds: float) -> None:
+    def replied(  # noqa: PLR0917 - all of a request's end
+        self, request: Request, trip: Trip, reply: Reply, seconds: float, now: float, dies_at: float | None
+    ) -> None:
         """A request ended after so many seconds."""
         result = trip.result
         target = trip.target
@@ -59,18 +68,19 @@ class Observer:
         used = self._usage.on(wall, client)
         used.requests += 1
         used.bytes_sent += len(reply.body)
+        outcome = kind = outcome_of(result)
         # For durations all refusals are one kind of outcome, and so are all failures.
         match result:
             case Delivered():
-                # `value` costs as much as a counter: it is a property written in Python.
-                outcome = kind = result.how._value_
                 self._delivered(result, client, resource, used)
+                self._aged(result, resource, now, dies_at)
             case Refusal():
-                outcome = result.reason.slug
                 kind = "refused" if result.reason.status < 500 else "failed"
                 self._refused(result, client, reply.status, used)
             case Failed():
-                outcome, kind = result.reason.slug, "failed"
+                kind = "failed"
+            case Described():
+                pass
             case _:
                 assert_never(result)
         metrics.road.requests[client, resource, str(reply.status), outcome] += 1
@@ -79,9 +89,12 @@ class Observer:
             metrics.road.decisions[client, trip.rule, outcome if trip.grant is None else ALLOW] += 1
         for shadow in trip.shadows:
             metrics.shadow_decisions[shadow.client, shadow.rule, shadow.outcome] += 1
+        if isinstance(result, Refusal | Failed):
+            self.recent.refused(Ended(wall, client, trip.rule, resource, outcome, reply.status))
         if isinstance(result, Refusal) and result.reason in CROWDED:
             self._crowded(wall)
-        elif self._lines.wanted:
+        elif self._lines.wanted and (outcome != HIT or self._lines.takes_hit()):
+            remarks = _remarks(trip)
             self._lines.say(
                 request_id=request.id,
                 client=client,
@@ -93,7 +106,7 @@ class Observer:
                 outcome=outcome,
                 seconds=seconds,
                 wall=wall,
-                remarks=_remarks(trip),
+                remarks=remarks | self._lines.of_hits if outcome == HIT else remarks,
             )
 
     def _crowded(self, wall: float) -> None:
@@ -110,6 +123,12 @@ class Observer:
         if result.instead_of is not None:
             self._metrics.stood_in[resource, result.instead_of.slug] += 1
 
+    def _aged(self, result: Delivered, resource: str, now: float, dies_at: float | None) -> None:
+        if result.how in _SHARED:
+            self._metrics.ages[resource].observe(result.entry.age(now))
+        if result.how in _KEPT and dies_at is not None:
+            self._metrics.slack.observe(dies_at - now)
+
     def _refused(self, refusal: Refusal, client: str, status: int, used: Used) -> None:
         used.limited += status == 429
         used.refused += 400 <= status < 500 and status != 429
@@ -118,10 +137,11 @@ class Observer:
         if refusal.because is not None:
             self._metrics.token_refusals[refusal.because] += 1
 
-    def asked(self, target: Target, outcome: Undressed | Failed, client: str) -> None:
-        """The upstream was asked, because of a request of that client."""
+    def asked(self, target: Target, outcome: Undressed | Failed, client: str, seconds: float) -> None:
+        """The upstream was asked, because of a request of that client, which took so many seconds."""
         label = outcome.reason.slug if isinstance(outcome, Failed) else outcome.verdict.value
         self._metrics.upstream_requests[target.resource.name, label, client] += 1
+        self._metrics.upstream_durations[target.resource.name].observe(seconds)
         self._usage.today(client).fetches += 1
         if isinstance(outcome, Failed):
             self._log.warning(
@@ -135,6 +155,30 @@ class Observer:
         else:
             self._metrics.foreign_links += outcome.foreign_links
             self._metrics.other_session_keys += outcome.other_session_key
+
+    def stream_opened(self, client: str, resource: str) -> None:
+        """Somebody watches, by a stream."""
+        self._metrics.streams[client, resource] += 1
+        self._metrics.streams_opened[client, resource] += 1
+
+    def stream_sent(self, client: str, resource: str, kind: str, body_bytes: int) -> None:
+        """A message was written."""
+        self._metrics.stream_messages[resource, kind] += 1
+        self._usage.today(client).bytes_sent += body_bytes
+
+    def stream_closed(self, target: Target, client: str, why: str, seconds: float) -> None:
+        """A stream ended after so many seconds; `why` is its reason in one word."""
+        resource = target.resource.name
+        self._metrics.streams[client, resource] -= 1
+        self._metrics.streams_closed[client, resource, why] += 1
+        self._log.info(
+            "stream closed",
+            client=client,
+            resource=resource,
+            chat=None if target.chat is None else hashed(target.chat),
+            why=why,
+            duration_ms=round(seconds * 1000, 3),
+        )
 
     def crashed(self, error: Exception) -> None:
         """Something failed inside the gateway: its kind is logged, its words may be anybody's and are not."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from gateway.core.limits import DAY_S
@@ -36,6 +37,10 @@ class Usage:
         self.wall = wall
         self._days: dict[int, dict[str, Used]] = {}
         self._elsewhere: dict[int, dict[str, Used]] = {}
+        #: client → the sum of days that are no longer remembered
+        self._gone: dict[str, Used] = {}
+        #: The sum of all days but one, and which that is.
+        self._before: tuple[int, dict[str, Used]] = (-1, {})
 
     def today(self, client: str) -> Used:
         """The row to count on."""
@@ -51,8 +56,27 @@ class Usage:
         used = self._days.setdefault(day, {})[client] = Used()
         while len(self._days) > DAYS:
             # Not the oldest: a clock that ran ahead and was set back would have today's go, again and again.
-            del self._days[next(iter(self._days))]
+            for name, gone in self._days.pop(next(iter(self._days))).items():
+                self._gone[name] = _added(self._gone.get(name, _NOTHING), gone)
         return used
+
+    def sent(self) -> Counter[str]:
+        """Client → bytes of bodies that were sent from here, ever."""
+        sent: Counter[str] = Counter()
+        for day in (self._gone, *self._days.values()):
+            for client, used in day.items():
+                sent[client] += used.bytes_sent
+        return sent
+
+    def since_start(self) -> dict[str, Used]:
+        """Client → what was counted here, ever; to be read only."""
+        today = int(self.wall() // DAY_S)
+        if self._before[0] != today:
+            # No other day's rows are counted on meanwhile. Where the clock is set back over midnight, and
+            # forth again, what came between shows a day late.
+            earlier = [rows for day, rows in self._days.items() if day != today]
+            self._before = today, _total((self._gone, *earlier))
+        return _total((self._before[1], self._days.get(today, {})))
 
     def counted(self, day: int) -> dict[str, int]:
         """What was counted here on that epoch day, by `client/field`, but for what is 0."""
@@ -92,6 +116,18 @@ class Usage:
 
 _NOTHING = Used()
 _FIELDS = tuple(asdict(_NOTHING))
+
+
+def _total(tables: Iterable[Mapping[str, Used]]) -> dict[str, Used]:
+    total: dict[str, Used] = {}
+    for table in tables:
+        for client, used in table.items():
+            total[client] = _added(total[client], used) if client in total else used
+    return total
+
+
+def _added(one: Used, other: Used) -> Used:
+    return Used(*(getattr(one, name) + getattr(other, name) for name in _FIELDS))
 
 
 def _date(day: int) -> str:

@@ -153,6 +153,12 @@ class Commands(Protocol):
     async def raised(self, account: str, chat_id: str) -> Raised | None:
         """A write to a chat has ended: drop all of before it, and tell all."""
 
+    async def purge(self, account: str | None, cursor: str) -> str | None:
+        """Drop some of what is kept of chats, from a cursor on; the next one, "0" after the last step.
+
+        With the first step, that from "0" on, all are told of which account that is meant, or of all.
+        """
+
     async def beat(self, number: int) -> Beat | None:
         """Say that this replica lives, and send it a mark of that number."""
 
@@ -190,6 +196,7 @@ T = TypeVar("T")
 
 _LOOK, _LAND, _RENEW, _FETCH = script("look"), script("land"), script("renew"), script("fetch")
 _RAISE, _BEAT, _BYE, _TELL = script("raise"), script("beat"), script("bye"), script("tell")
+_PURGE = script("purge")
 _CHARGE, _TALLY = script("charge"), script("tally")
 _REVOKE, _REVOCATIONS = script("revoke"), script("revocations")
 
@@ -250,6 +257,13 @@ class RedisCommands(Commands):
 
     async def bye(self) -> bool | None:
         return await self._run(_BYE, [self._names.replicas], (self._replica,), _done)
+
+    async def purge(self, account: str | None, cursor: str) -> str | None:
+        said = {"do": "purged", "account": account, "by": self._replica}
+        message = json.dumps(said).removesuffix("}") + ', "n": '
+        # A prefix has nothing in it that means anything in a pattern.
+        args = (self._names.all, message, cursor, self._names.chat("*"))
+        return await self._run(_PURGE, [self._names.writes], args, _cursor)
 
     async def tell(self, replica: str, message: bytes) -> bool | None:
         return await self._run(_TELL, (), (self._names.inbox(replica), message), _done)
@@ -349,6 +363,10 @@ def _kept(value: bytes, now: int) -> Kept | None:
 
 def _done(reply: Reply) -> bool | None:
     return reply > 0 if isinstance(reply, int) else None
+
+
+def _cursor(reply: Reply) -> str | None:
+    return reply.decode() if isinstance(reply, bytes) and re.fullmatch(rb"[0-9]{1,20}", reply) else None
 
 
 def _number(reply: Reply) -> int | None:

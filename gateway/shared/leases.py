@@ -221,6 +221,15 @@ class SharedFlights:
         """Whoever led before the write has lost his lease, and lands nothing."""
         self._wake(_Woken.MOVED, chat_of(chat))
 
+    async def purge(self, account: str | None) -> bool:
+        told = await self.members.purge(account)
+        self.purged()
+        return told
+
+    def purged(self) -> None:
+        """All leases are lost, whosever they were."""
+        self._wake(_Woken.MOVED)
+
     def lost(self) -> None:
         """There is nobody to wait for."""
         self._wake(_Woken.ALONE)

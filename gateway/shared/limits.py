@@ -101,6 +101,12 @@ class SharedLimiter:
     def refund(self, client: Client, resource: str) -> None:
         self._memory.refund(self._divided(client, resource).here, resource)
 
+    def watch(self, client: Client) -> Standing | None:
+        return self._memory.watch(client)
+
+    def unwatch(self, client: Client) -> None:
+        self._memory.unwatch(client)
+
     async def peek(self, client: Client, resource: str | None) -> Standing:
         """What `enter` would say."""
         divided = self._divided(client, resource)

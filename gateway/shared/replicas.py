@@ -38,10 +38,12 @@ Said = Mapping[str, object]
 class Heard:
     """Who is told what the others say. None of it waits.
 
-    `revoked` is told the version of the revocations again and again.
+    `purged` is told an account, or None for all. `revoked` is told the version of the revocations again and
+    again.
     """
 
     written: Callable[[Chat], None]
+    purged: Callable[[str | None], None]
     missed: Callable[[], None]
     landed: Callable[[Said], None]
     living: Callable[[int], None]
@@ -149,14 +151,23 @@ class Membership:
             _whole(said, "n"),
             _text(said, "by"),
         )
-        if self._seen is not None and number != self._seen + 1:
-            self._miss()
-        self._seen = number
+        self._count_write(number)
         if by == self.name:
             return
         self._heard.written(chat)
         message = json.dumps({"do": "ack", "n": number, "by": self.name}).encode()
         self._start(self._tell(by, message))
+
+    def _purged(self, said: Said) -> None:
+        account = None if said["account"] is None else _text(said, "account")
+        self._count_write(_whole(said, "n"))
+        if _text(said, "by") != self.name:
+            self._heard.purged(account)
+
+    def _count_write(self, number: int) -> None:
+        if self._seen is not None and number != self._seen + 1:
+            self._miss()
+        self._seen = number
 
     async def _tell(self, name: str, message: bytes) -> None:
         await self._commands.tell(name, message)
@@ -203,6 +214,7 @@ class Membership:
 
     _messages: Mapping[str, Callable[[Membership, Said], None]] = {
         "raised": _raised,
+        "purged": _purged,
         "ack": _acknowledged,
         "mark": _marked,
         "revoked": _revoked,
@@ -237,6 +249,13 @@ class Membership:
                 self._writes = {number: of for number, of in self._writes.items() if of.wanted is not None}
         self.counts.silent += len(write.wanted - write.by)
         return True
+
+    async def purge(self, account: str | None) -> bool:
+        """Drop all that is kept for all, and tell the others of which account, or None, that is meant."""
+        cursor: str | None = await self._commands.purge(account, "0")
+        while cursor not in {None, "0"}:
+            cursor = await self._commands.purge(account, cursor)
+        return cursor is not None
 
     # -- life -----------------------------------------------------------------------------------------------
 

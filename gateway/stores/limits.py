@@ -10,6 +10,7 @@ to its share of rates and of requests in progress, and knows what others have us
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -405,6 +406,7 @@ class MemoryLimiter:
         self._wall = wall
         self._arrivals: dict[_Key, _Arrival] = {}
         self._in_flight: dict[_Key, _Count] = {}
+        self._watching: Counter[str] = Counter()
         self._day = _Day()
         self._lanes: dict[tuple[str, str | None], Lane] = {}
         #: Others hold lanes too, older ones among them.
@@ -439,6 +441,19 @@ class MemoryLimiter:
     def refund(self, client: Client, resource: str) -> None:
         """A fetch that was charged asked nobody after all; `client` is the very value it was charged to."""
         self.lane(client, resource).refund()
+
+    def watch(self, client: Client) -> Standing | None:
+        """Take the place of one more watcher; or how the client stands, if it has no more."""
+        if self._watching[client.name] >= client.limits.streams:
+            return Standing((), ("streams",), IN_FLIGHT_RETRY_S)
+        self._watching[client.name] += 1
+        return None
+
+    def unwatch(self, client: Client) -> None:
+        """One of those that were let in watches no more."""
+        if not self._watching[client.name]:
+            raise RuntimeError("streams: more watchers have left than had come")
+        self._watching[client.name] -= 1
 
     async def peek(self, client: Client, resource: str | None) -> Standing:
         """What `enter` would say."""

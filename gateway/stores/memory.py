@@ -7,12 +7,13 @@ reused; two chats that share a counter only cost each other a fetch.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from gateway.core.answers import MAX_VIEWS
 from gateway.core.freshness import Contact, Entry
 from gateway.core.messages import Chat, Key
+from gateway.core.paths import PREFIX
 from gateway.core.places import Armed, Place
 from gateway.core.shares import Shares
 from gateway.core.views import FULL, View
@@ -67,6 +68,9 @@ class MemoryStore:
         self._entries: Shares[Key, _Kept] = Shares(max_bytes, _Kept.disarm)
         self._generations = [0] * GENERATIONS
         self._raised = 0
+        #: How often an account was purged, and everything.
+        self._purges: Counter[str] = Counter()
+        self._purged = 0
         self._contacts: Shares[Chat, Contact] = Shares(CONTACTS)
         #: What stands armed, by the counters of the chats.
         self._armed: defaultdict[int, list[Place]] = defaultdict(list)
@@ -75,6 +79,19 @@ class MemoryStore:
     def weight(self) -> int:
         """How many bytes of its room are taken."""
         return self._entries.weight
+
+    def counts(self) -> dict[str, int]:
+        """How many there are of each kind. Slots are those that stand armed."""
+        places = {place for places in self._armed.values() for place in places}
+        return {
+            "entries": len(self._entries),
+            "contacts": len(self._contacts),
+            "slots": sum(place.armed is not None for place in places),
+        }
+
+    def evictions(self) -> dict[str, int]:
+        """How many of each kind had to make room for others."""
+        return {"entries": self._entries.evictions, "contacts": self._contacts.evictions}
 
     def get(self, key: Key) -> Entry | None:
         """The entry, as long as it may be served at all."""
@@ -103,9 +120,36 @@ class MemoryStore:
     def generation(self, chat: Chat) -> int:
         return self._raised + self._generations[_index(chat)]
 
+    def purges(self, account: str) -> int:
+        return self._purged + self._purges[account]
+
+    def purge(self, account: str | None, chat: Chat | None = None) -> int:
+        """Let go what is kept of the chat, else of the account, else of all; how many entries that was.
+
+        What is on its way belongs to a generation that is no more.
+        """
+        if chat is not None:
+            self.raise_generation(chat)
+            return self._drop(f"{PREFIX}{chat.account}/chat/{chat.id}")
+        if account is None:
+            self._purged += 1
+        else:
+            self._purges[account] += 1
+        self._disarm_all()
+        return self._drop(PREFIX if account is None else PREFIX + account)
+
+    def _drop(self, below: str) -> int:
+        dropped = [key for key in self._entries.held if f"{key[0]}/".startswith(below.rstrip("/") + "/")]
+        for key in dropped:
+            self._entries.pop(key)
+        return len(dropped)
+
     def raise_all(self) -> None:
         """Any chat may have been written to."""
         self._raised += 1
+        self._disarm_all()
+
+    def _disarm_all(self) -> None:
         for places in self._armed.values():
             for place in places:
                 place.armed = None

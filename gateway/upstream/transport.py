@@ -10,9 +10,9 @@ import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from gateway.core.answers import judged
+from gateway.core.answers import judged, read_of
 from gateway.core.errors import Reason
-from gateway.core.faults import Asked, Verdict
+from gateway.core.faults import Verdict
 from gateway.core.freshness import Failed
 from gateway.core.headers import NAME
 from gateway.core.links import LinkMap
@@ -72,7 +72,7 @@ class HttpUpstream:
         keys = self._accounts.keys(request.account)
         key, *others = keys.in_order()
         answer = await self._send(request, origin, key, may_repeat=is_read)
-        if not is_read or not others or not _refuses_key(answer):
+        if not is_read or not others or not _refuses_key(answer, request):
             return answer
         probe, is_own = self._probes.join(
             request.account, lambda: self._probe(request, origin, ends_at, keys, others[0])
@@ -97,7 +97,7 @@ class HttpUpstream:
                 answer = await self._send(request, origin, key, may_repeat=True)
         except TimeoutError:
             return Failed(Reason.UPSTREAM_TIMEOUT)
-        if isinstance(answer, Answer) and not _refuses_key(answer):
+        if isinstance(answer, Answer) and not _refuses_key(answer, request):
             keys.prefer(key)
         return answer
 
@@ -127,11 +127,11 @@ class HttpUpstream:
         return key.blanked(plain(answer, self._bounds.max_answer_bytes))
 
 
-def _refuses_key(answer: Answer | Failed) -> bool:
+def _refuses_key(answer: Answer | Failed, request: UpstreamRequest) -> bool:
     """Whether a read was refused for its key."""
     if isinstance(answer, Failed):
         return False
-    verdict, _ = judged(answer, Asked.READ, Representation.JSON)
+    verdict, _ = judged(answer, read_of(request.target.decode().partition("?")[2]), Representation.JSON)
     return verdict is Verdict.OUR_KEY
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,25 @@ class Response:
 
 
 @dataclass
+class Reading:
+    """Who is told all of `pieces`, as they come."""
+
+    pieces: AsyncIterable[bytes]
+    left: int = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self.pieces:
+            yield piece
+
+    def leave(self) -> None:
+        self.left += 1
+
+
+async def once() -> AsyncIterator[bytes]:
+    yield b"event: now\ndata: {}\n\n"
+
+
+@dataclass
 class Listener:
     """The application, what it may, and what it was told."""
 
@@ -50,6 +69,7 @@ class Listener:
     hosts: frozenset[str] = frozenset({"gateway.internal"})
     ready: bool = True
     outcome: Outcome = (200, {"done": True})
+    reader: Reading | None = field(default_factory=lambda: Reading(once()))
     told: list[object] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -64,6 +84,8 @@ class Listener:
                 revoke=self._told,
                 reload=self._reloaded,
                 explain=self._told,
+                live=lambda: self.reader,
+                purge=self._told,
             )
         )
 
@@ -87,6 +109,9 @@ class Listener:
 
         async def receive() -> Message:
             nonlocal left
+            if not left:
+                # It stays, and says no more.
+                await asyncio.get_running_loop().create_future()
             left -= 1
             return {"type": "http.request", "body": next(bodies), "more_body": left > 0}
 

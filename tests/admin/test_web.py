@@ -16,8 +16,8 @@ from tests.admin.listener import GOOD, TOKEN, Listener
 
 pytestmark = pytest.mark.anyio
 
-GETS = ("/readyz?verbose", "/usage", "/revocations")
-POSTS = ("/revocations", "/reload", "/explain")
+GETS = ("/readyz?verbose", "/usage", "/revocations", "/live")
+POSTS = ("/revocations", "/reload", "/explain", "/purge")
 GUARDED = (*(("GET", path) for path in GETS), *(("POST", path) for path in POSTS))
 PROBE = {"host": "evil.example"}
 
@@ -320,6 +320,11 @@ ALLOW = {
     "/revocations": "GET, HEAD, POST",
     "/reload": "POST",
     "/explain": "POST",
+    "/purge": "POST",
+    "/live": "GET, HEAD",
+    "/": "GET, HEAD",
+    "/page.css": "GET, HEAD",
+    "/page.js": "GET, HEAD",
 }
 
 
@@ -334,7 +339,17 @@ async def test_other_methods_are_405(path: str, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/usage/", "//usage", "/Usage", "/nothing/Wilhelmina", "/healthz/x", "/.."]
+    "path",
+    [
+        "/page.html",
+        "/page/page.js",
+        "/usage/",
+        "//usage",
+        "/Usage",
+        "/nothing/Wilhelmina",
+        "/healthz/x",
+        "/..",
+    ],
 )
 async def test_other_paths_are_404(path: str) -> None:
     response = await Listener().ask("GET", path)

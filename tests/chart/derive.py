@@ -1,8 +1,8 @@
 """`python -m tests.chart.derive` writes what follows from something else in the chart and beside it.
 
-These are the part of `values.schema.json` that is about `config` (from the settings), the chart's own
-`resources.yaml`, the table in its README (from the comments of `values.yaml`), and the golden files (from the
-profiles). A golden file is there to be read when it changes.
+These are the dashboard, the part of `values.schema.json` that is about `config` (from the settings), the
+chart's own `resources.yaml`, the table in its README (from the comments of `values.yaml`), and the golden
+files (from the profiles). A golden file is there to be read when it changes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from gateway.config.settings import Settings
+from tests.chart.dashboard import dashboard
 from tests.chart.rendering import CHART, GOLDEN, PROFILES, Json, chart, profile, render
 
 POLICIES = CHART.parents[1] / "policies"
@@ -137,6 +138,7 @@ def golden(name: str) -> str:
 def derived() -> Mapping[Path, str]:
     """The text of each file that follows from others. What is rendered is so with what the chart is now."""
     return {
+        CHART / "files" / "dashboard.json": dashboard(),
         CHART / "files" / "resources.yaml": (POLICIES / "resources.yaml").read_text(),
         CHART / "values.schema.json": values_schema(),
         CHART / "README.md": readme(),

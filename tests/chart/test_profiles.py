@@ -48,6 +48,7 @@ EVERYTHING: Values = merged(
             "public_url": "https://partners.chat.example:8443/gateway/",
             "tls": {"certificate_file": "files/tls.crt", "key_file": "files/tls.key"},
             "admin_tls": {"certificate_file": "files/tls.crt", "key_file": "files/tls.key"},
+            "admin": {"open_metrics": False},
         },
         "files": {
             "tls.crt": {"secret": "chat-tls", "key": "tls.crt"},
@@ -70,6 +71,16 @@ EVERYTHING: Values = merged(
             "tlsSecret": "partners-tls",
         },
         "httpRoute": {"annotations": {"team": "chat"}},
+        "monitoring": {
+            "labels": {"release": "prometheus"},
+            "serviceMonitor": {
+                "enabled": True,
+                "serverName": "partners.chat.example",
+                "ca": {"configMap": "internal-ca"},
+            },
+            "rules": {"enabled": True, "docsUrl": "https://docs.example/chat-gateway/"},
+            "dashboard": {"enabled": True},
+        },
         "networkPolicy": {
             "issuers": {
                 "to": [{"ipBlock": {"cidr": "10.9.0.0/16", "except": ["10.9.1.0/24"]}}],
@@ -177,10 +188,69 @@ HTTP_ROUTE = closed(
 )
 
 
+_METADATA = closed("name labels", name=_NAME, labels={"type": "object"})
+_DURATION = {"type": "string", "pattern": "^[0-9]+[smh]$"}
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_OF_A_KEY = closed("name key", name=_NAME, key={"type": "string"})
+#: Of https://prometheus-operator.dev/docs/api-reference/api/, what the chart makes use of.
+SERVICE_MONITOR = closed(
+    "apiVersion kind metadata spec",
+    apiVersion={"const": "monitoring.coreos.com/v1"},
+    kind={"const": "ServiceMonitor"},
+    metadata=_METADATA,
+    spec=closed(
+        "selector endpoints",
+        selector=closed("matchLabels", matchLabels=_TEXTS),
+        endpoints=many(
+            closed(
+                "port path interval scheme",
+                port=_NAME,
+                path={"const": "/metrics"},
+                interval=_DURATION,
+                scheme={"enum": ["http", "https"]},
+                tlsConfig=closed(
+                    "serverName",
+                    serverName={"type": "string"},
+                    ca=closed("configMap", configMap=_OF_A_KEY),
+                ),
+                authorization=closed("credentials", credentials=_OF_A_KEY),
+            )
+        ),
+    ),
+)
+PROMETHEUS_RULE = closed(
+    "apiVersion kind metadata spec",
+    apiVersion={"const": "monitoring.coreos.com/v1"},
+    kind={"const": "PrometheusRule"},
+    metadata=_METADATA,
+    spec=closed(
+        "groups",
+        groups=many(
+            closed(
+                "name rules",
+                name={"type": "string"},
+                rules=many(
+                    closed(
+                        "alert expr labels annotations",
+                        alert={"type": "string", "pattern": "^ChatGateway[A-Za-z]+$"},
+                        expr={"type": "string"},
+                        labels=_TEXTS,
+                        annotations=_TEXTS,
+                        **{"for": _DURATION},
+                    )
+                ),
+            )
+        ),
+    ),
+)
+#: Kinds that Kubernetes itself does not know.
+OURS = {"HTTPRoute": HTTP_ROUTE, "PrometheusRule": PROMETHEUS_RULE, "ServiceMonitor": SERVICE_MONITOR}
+
+
 def validate(found: Json, version: str) -> None:
     """Raises for anything that Kubernetes would not take, kinds that nobody here knows among it."""
-    if found["kind"] == "HTTPRoute":
-        jsonschema.validate(found, HTTP_ROUTE)
+    if found["kind"] in OURS:
+        jsonschema.validate(found, OURS[found["kind"]])
     else:
         kubernetes_validate.validate(found, version, strict=True)
 
@@ -198,6 +268,8 @@ def test_kubernetes_would_take_it(values: Values, version: str) -> None:
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "date": {}},
         {"apiVersion": "example.com/v1", "kind": "Unknown", "metadata": {"name": "a"}},
         {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "a"}},
+        {"apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor", "metadata": {"name": "a"}},
+        {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": {"name": "a"}},
     ],
 )
 def test_the_check_sees_what_kubernetes_would_refuse(found: Json) -> None:
@@ -243,13 +315,23 @@ def test_selectors_find_the_pods_of_the_gateway_and_no_others(values: Values) ->
     found = objects(values)
     gateway = of_kind(found, "Deployment")["spec"]["template"]["metadata"]["labels"]
     test = of_kind(found, "Pod")["metadata"]["labels"]
-    selectors = [each["spec"]["selector"] for each in found if "selector" in each.get("spec", {})]
+    monitors = [each for each in found if each["kind"] == "ServiceMonitor"]
+    selectors = [
+        each["spec"]["selector"]
+        for each in found
+        if "selector" in each.get("spec", {}) and each not in monitors
+    ]
     selectors += [each["spec"]["podSelector"] for each in found if each["kind"] == "NetworkPolicy"]
     assert len(selectors) >= 3
     for selector in selectors:
         wanted = selector.get("matchLabels", selector).items()
         assert wanted <= gateway.items()
         assert not wanted <= test.items()
+    for each in monitors:
+        wanted = each["spec"]["selector"]["matchLabels"].items()
+        services = [one["metadata"] for one in found if one["kind"] == "Service"]
+        chosen = [one["name"] for one in services if wanted <= one["labels"].items()]
+        assert chosen == [of_kind(found, "Service", "-private")["metadata"]["name"]]
 
 
 # -- restricted --------------------------------------------------------------------------------------------

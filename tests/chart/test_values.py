@@ -129,6 +129,8 @@ OTHERS: Mapping[str, object] = {
     "upstream.proxy": "http://proxy.example:3128",
     "upstream.refuse_other_session_key": True,
     "budget": {"burst": 10},
+    "push": {"max_wait_s": 20},
+    "log_one_hit_in": 100,
     "overload": {"lag_ms": 200},
     "cache": {"max_bytes": 134217728},
     "memory": {"tokens_bytes": 134217728},

@@ -30,6 +30,7 @@ from gateway.config.settings import (
     FailedTokens,
     Memory,
     Overload,
+    Push,
     Revocations,
     Settings,
     needs_restart,
@@ -169,6 +170,7 @@ def test_every_setting_of_the_good_file_arrives() -> None:
         per_second=100, burst=20, in_flight=40, queue=500, wait_ms=800, reserve_percent=30
     )
     assert settings.overload == Overload(max_requests=1000, lag_ms=50)
+    assert settings.push == Push(heartbeat_ms=2000, send_ms=3000, max_wait_s=20)
     assert settings.cache == Cache(max_bytes=1048576)
     assert settings.memory == Memory(tokens_bytes=2097152, grants_bytes=4194304)
     assert settings.redis_url == RedisPlace(
@@ -193,7 +195,7 @@ def test_every_setting_of_the_good_file_arrives() -> None:
     assert settings.default_representation is Representation.XML
     assert settings.cors == Cors(origins=("https://app.example", "http://localhost:3000"), max_age_s=60)
     assert (settings.reload_s, settings.drain_delay_s, settings.drain_s) == (5, 3, 20)
-    assert settings.log_level == "debug"
+    assert (settings.log_level, settings.log_one_hit_in) == ("debug", 100)
 
 
 def test_the_good_file_leaves_nothing_at_its_default(folder: Path) -> None:
@@ -679,6 +681,7 @@ CHANGES: dict[str, object] = {
     "drain_delay_s": 7,
     "drain_s": 7,
     "log_level": "debug",
+    "log_one_hit_in": 7,
 }
 
 

@@ -10,7 +10,8 @@ from gateway.core.faults import Asked, Verdict, judge
 
 ANY = tuple(Asked)
 READ, WRITE, START = (Asked.READ,), (Asked.WRITE,), (Asked.START,)
-SENT = WRITE + START
+QUESTION = (Asked.QUESTION,)
+READS, SENT = READ + QUESTION, WRITE + START
 
 
 @pytest.mark.parametrize(
@@ -19,9 +20,9 @@ SENT = WRITE + START
         (ANY, 200, None, Verdict.GOOD),
         (ANY, 201, None, Verdict.GOOD),
         (ANY, 299, None, Verdict.GOOD),
-        (READ, 204, None, Verdict.UNUSABLE),
+        (READS, 204, None, Verdict.UNUSABLE),
         (SENT, 204, None, Verdict.GOOD),
-        (READ, 206, None, Verdict.UNUSABLE),
+        (READS, 206, None, Verdict.UNUSABLE),
         (SENT, 206, None, Verdict.GOOD),
         (ANY, 301, None, Verdict.REDIRECT),
         (ANY, 304, None, Verdict.REDIRECT),
@@ -35,7 +36,10 @@ SENT = WRITE + START
         (ANY, 408, None, Verdict.UPSTREAMS),
         # A read is built by the gateway alone: what is bad about it is the key.
         (READ, 400, 5, Verdict.OUR_KEY),
-        (READ, 401, 10, Verdict.OUR_KEY),
+        # Unless it has words of the caller's: "serviceQueue needs maxWaitTime".
+        (QUESTION, 400, 5, Verdict.CALLERS),
+        (READS, 401, 10, Verdict.OUR_KEY),
+        (READS, 401, None, Verdict.OUR_KEY),
         (READ, 400, 28, Verdict.CALLERS),
         (READ, 400, None, Verdict.CALLERS),
         # A write carries what the caller said: "Cannot add line while not in chat", "Invalid User".

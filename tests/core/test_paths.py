@@ -135,6 +135,9 @@ def test_a_malformed_path_is_refused(path: str | bytes) -> None:
         "/api/account/123/js2rest/chat/availability",
         "/api/account/124",
         f"/api/account/124/chat/{CHAT}/info",
+        # It would have no chat in it, but for its account it is right.
+        "/api/account/124/chat/availability",
+        "/api/account/124/chat/availability.json",
         "/api/account/123/chat",
         f"{BASE}/Info",
         f"{BASE}/info/visitorname",
@@ -318,6 +321,56 @@ def test_accept_is_weighed_by_quality(accept: str, expected: Representation | No
 def test_the_suffix_wins_over_accept() -> None:
     assert target(f"{INFO}.json", accept="application/xml").representation is JSON
     assert target(f"{INFO}.json", accept="image/png").representation is JSON
+
+
+STREAM = "text/event-stream"
+
+
+@pytest.mark.parametrize(
+    ("accept", "streamed"),
+    [
+        (STREAM, True),
+        ("Text/Event-Stream", True),
+        (f"{STREAM};q=0.2", True),
+        (f"{STREAM}, */*;q=0.1", True),
+        (f"application/json;q=0.5, {STREAM}", True),
+        (f"{STREAM}, application/xml;q=0.999", True),
+        # A document is for everybody, a stream for those who say that they would rather have one.
+        (f"{STREAM}, application/json", False),
+        (f"{STREAM}, text/xml", False),
+        (f"{STREAM}, */*", False),
+        (f"{STREAM}, text/*", False),
+        (f"{STREAM};q=0.5, application/json;q=0.6", False),
+        (f"{STREAM};q=0, application/json", False),
+        ("text/event-streams, */*", False),
+        ("text/*", False),
+        ("*/*", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["info", "events"])
+def test_a_stream_is_wanted_by_name_and_above_all_else(name: str, accept: str, *, streamed: bool) -> None:
+    found = target(f"{BASE}/{name}", accept=accept)
+    assert found.streamed == streamed
+    document = target(f"{BASE}/{name}")
+    assert not streamed or found.key == document.key, "what is told is shared with those who ask"
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "accept"),
+    [
+        (BASE, "GET", f"{STREAM}, application/json;q=0.5"),
+        (f"{INFO}.json", "GET", STREAM),
+        (f"{BASE}/events", "POST", f"{STREAM}, application/json;q=0.5"),
+    ],
+)
+def test_where_nothing_is_streamed_it_is_the_document(path: str, method: str, accept: str) -> None:
+    found = target(path, method=method, accept=accept)
+    assert (found.streamed, found.representation) == (False, JSON)
+
+
+@pytest.mark.parametrize(("path", "method"), [(BASE, "GET"), (f"{BASE}/events", "POST")])
+def test_who_wants_nothing_but_a_stream_is_refused_one_elsewhere(path: str, method: str) -> None:
+    assert reason(path, method=method, accept=STREAM) is Reason.NOT_ACCEPTABLE
 
 
 @pytest.mark.parametrize("default", Representation)

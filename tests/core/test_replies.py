@@ -18,6 +18,7 @@ from gateway.core.limits import Standing
 from gateway.core.messages import Answer, Representation
 from gateway.core.paths import Line, Target, locate
 from gateway.core.policy import Client
+from gateway.core.push import Sink, Stream
 from gateway.core.replies import Delivered, How, Reply, Result, Trip, reply
 from gateway.core.requests import Request
 from tests.simulation import shipped
@@ -74,12 +75,14 @@ def told(
     of: Target | None = None,
     now: float = 10.5,
     origin: bytes | None = None,
+    stream: Stream | None = None,
 ) -> Reply:
     async def body(_: int) -> bytes:
         return b""
 
     request = Request("id-1", method, f"{PATH}/info".encode(), b"", fields or {}, body, origin)
-    return reply(Trip(result, of or target(), GRANT), request, Representation.JSON, now, 784111777.0)
+    trip = Trip(result, of or target(), GRANT, stream=stream)
+    return reply(trip, request, Representation.JSON, now, 784111777.0)
 
 
 def fields_of(made: Reply) -> dict[str, str]:
@@ -103,6 +106,8 @@ def fields_of(made: Reply) -> dict[str, str]:
         (How.COLLAPSED, ENTRY, 10.5, {"fwd": "miss", "fwd-status": 200, "collapsed": True}),
         (How.FORWARD, ENTRY, 10.5, {"fwd": "bypass", "fwd-status": 200}),
         (How.WRITE, ENTRY, 10.5, {"fwd": "method", "fwd-status": 200}),
+        (How.WAITED, fresh(fresh_until=14.0), 10.5, {"hit": True, "ttl": 3}),
+        (How.STREAM, fresh(fresh_until=14.0), 10.5, {"hit": True, "ttl": 3}),
     ],
 )
 def test_cache_status_says_how_it_came(
@@ -281,7 +286,12 @@ PROXY_ERRORS = {
     "proxy_internal_response",
 }
 #: Of the gateway itself: nobody behind it has to do with them.
-OURS = {Reason.KEYS_UNAVAILABLE, Reason.OVERLOADED, Reason.TOO_MANY_CONNECTIONS}
+OURS = {
+    Reason.KEYS_UNAVAILABLE,
+    Reason.OVERLOADED,
+    Reason.POLICIES_CHANGED,
+    Reason.TOO_MANY_CONNECTIONS,
+}
 FAILURES = [reason for reason in Reason if reason.status >= 500 and reason not in OURS]
 
 
@@ -303,3 +313,76 @@ def test_proxy_status_says_what_went_wrong_behind(reason: Reason, received: int 
 @pytest.mark.parametrize("reason", [Reason.NO_CLIENT, *sorted(OURS, key=lambda reason: reason.slug)])
 def test_a_refusal_says_nothing_of_the_upstream(reason: Reason) -> None:
     assert "proxy-status" not in fields_of(told(Refusal(reason)))
+
+
+# -- long polls, and streams -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_long_poll_is_told_that_it_was_one(*, seen: bool) -> None:
+    etag = fields_of(told(Delivered(ENTRY, How.HIT)))["etag"]
+    fields = {b"if-none-match": etag.encode()} if seen else {}
+    made = told(Delivered(ENTRY, How.WAITED), fields=fields)
+    assert made.status == (304 if seen else 200)
+    assert fields_of(made)["preference-applied"] == "wait"
+    assert "preference-applied" not in fields_of(told(Delivered(ENTRY, How.HIT), fields=fields))
+
+
+class NoStream:
+    """One that is never begun."""
+
+    def __init__(self, *, is_over: bool) -> None:
+        self.is_over = is_over
+
+    def begin(self, sink: Sink) -> None:
+        raise AssertionError(sink)
+
+    def lost(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("stream", "status"), [(NoStream(is_over=False), 200), (NoStream(is_over=True), 204)]
+)
+def test_a_streams_head_says_nothing_of_its_length(stream: Stream, status: int) -> None:
+    made = told(Delivered(ENTRY, How.STREAM), stream=stream)
+    assert (made.status, made.body) == (status, b"")
+    fields = fields_of(made)
+    assert fields.get("content-type") == ("text/event-stream" if status == 200 else None)
+    assert fields["cache-control"] == "no-store"
+    assert not {"content-length", "etag", "age"} & fields.keys()
+    assert (made.stream is stream) == (status == 200), "on nothing else than a 204 do browsers give up"
+
+
+def test_the_head_of_a_stream_is_for_the_asking() -> None:
+    made = told(Delivered(ENTRY, How.STREAM), method="HEAD")
+    assert (made.status, made.stream, made.body) == (200, None, b"")
+    assert fields_of(made)["content-type"] == "text/event-stream"
+
+
+@pytest.mark.parametrize(
+    ("prefer", "wait_s"),
+    [
+        (b"wait=20", 20),
+        (b"respond-async, wait=5", 5),
+        (b'Wait = "7"', 7),
+        (b"wait=20; x=y, foo", 20),
+        (b"wait=0", 0),
+        # More than anybody is let wait, and no number without end.
+        (b"wait=9999999999", 9999),
+        (b"", None),
+        (b"await=20", None),
+        (b"wait", None),
+        (b"wait=-1", None),
+        (b"wait=1.5", None),
+        (b"wait=20s", None),
+        (b"foo; wait=20", None),
+        (None, None),
+    ],
+)
+def test_how_long_a_client_would_wait(prefer: bytes | None, wait_s: int | None) -> None:
+    async def body(_: int) -> bytes:
+        return b""
+
+    fields = {} if prefer is None else {b"prefer": prefer}
+    assert Request("id-1", "GET", b"/", b"", fields, body).wait_s == wait_s

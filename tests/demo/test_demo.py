@@ -107,8 +107,8 @@ def test_the_lines_to_paste_work_until_ctrl_c(tmp_path: Path) -> None:
         answers = [ask(shlex.split(Template(curl).substitute(variables))) for curl in curls(lines)]
         process.send_signal(signal.SIGINT)
         assert process.wait(15) == 0
-    assert [status for status, _ in answers] == [200, 200, 201, 404, 200, 200, 403, 200, 200, 200, 201]
-    info, xml, _, unknown, counts, view, denied, explained, usage, ready, revoked = (
+    assert [status for status, _ in answers] == [200, 200, 201, 200, 404, 200, 200, 403, 200, 200, 200, 201]
+    info, xml, _, stream, unknown, counts, view, denied, explained, usage, ready, revoked = (
         body for _, body in answers
     )
     assert "visitorName" in json.loads(info)["info"]
@@ -119,6 +119,8 @@ def test_the_lines_to_paste_work_until_ctrl_c(tmp_path: Path) -> None:
     assert json.loads(ready)["reload"]["ok"] is True
     assert json.loads(revoked)["revoked"] == {"client": "partner"}
     assert json.loads(info)["info"]["link"]
+    assert stream.startswith("event: info\n")
+    assert "Natalie" in stream
     assert xml.startswith("<?xml")
     assert json.loads(unknown)["type"].endswith(":unknown-resource")
     assert json.loads(counts)["totals"]["visitor-name"] >= 1
@@ -176,4 +178,5 @@ def ask(curl: list[str]) -> tuple[int, str]:
     with contextlib.closing(http.client.HTTPConnection(url.netloc, timeout=5)) as connection:
         connection.request(method, target, body, headers)
         response = connection.getresponse()
-        return response.status, response.read().decode()
+        # With -N whatever comes is shown at once, and this one never ends.
+        return response.status, (response.read1() if "-N" in curl else response.read()).decode()

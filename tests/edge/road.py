@@ -43,6 +43,7 @@ class Road:
     latency_s: float = 0.01
     reply: bytes = b""
     full_for: Refusal | None = None
+    stream_send_s: float = 5.0
 
     def full(self, _: bytes | None) -> Refusal | None:
         return self.full_for
@@ -67,7 +68,7 @@ class Road:
 
 def web(road: Road, trusted: tuple[Network, ...] = ()) -> Web:
     ids = count()
-    config = WebConfig(b"", Cors(frozenset(), 0), trusted)
+    config = WebConfig(b"", Cors(frozenset(), 0), trusted, road.stream_send_s)
     return Web(road, lambda: config, lambda: str(next(ids)), lambda: 0.0)
 
 

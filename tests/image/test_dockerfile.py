@@ -103,7 +103,7 @@ def test_every_package_is_locked_by_its_hashes_and_none_is_built() -> None:
 
 def test_the_image_gets_the_lock_of_the_extra_redis_and_nothing_of_the_builders() -> None:
     assert installs(IMAGE) == []
-    assert STAGES[1].copied() == ["requirements-redis.txt"]
+    assert STAGES[1].copied() == ["requirements-otel.txt"]
     froms = re.findall(r"--from=(\S+) (\S+) (\S+)", "\n".join(IMAGE.said("COPY")))
     assert froms == [("installed", "/opt/chat-gateway", "/opt/chat-gateway")]
     assert "python -m venv --without-pip /opt/chat-gateway" in STAGES[1].said("RUN")

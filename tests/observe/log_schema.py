@@ -10,7 +10,7 @@ from typing import Any
 
 PAGE = (Path(__file__).parents[2] / "docs" / "logs.md").read_text()
 #: Sections of events that happen at every turn; the rest have a row each in the last section.
-SECTIONS = ("request", "upstream failed", "crashed", "server")
+SECTIONS = ("request", "upstream failed", "stream closed", "crashed", "server")
 
 
 def _is_texts(value: object) -> bool:

@@ -117,7 +117,7 @@ def test_a_line_is_one_write_and_out_at_once() -> None:
     assert isinstance(desk.log, Watched)
     for told in range(1, 4):
         desk.tell(delivered(How.HIT))
-        desk.observer.hits("bff", "bff/allow/chat:read", "info").hit(CHAT, "x", 200, 0, 0.1, desk.wall)
+        desk.hit()
         desk.observer.crashed(ValueError())
         assert len(desk.log.out) == 3 * told
         assert all(line.startswith("{") and line.endswith("}\n") for line in desk.log.out)
@@ -128,7 +128,7 @@ def test_on_a_terminal_lines_are_for_eyes(level: str) -> None:
     desk = Desk(level=level, log=Watched(is_terminal=True))
     assert isinstance(desk.log, Watched)
     desk.tell(delivered(How.HIT))
-    desk.observer.hits("bff", "bff/allow/chat:read", "info").hit(CHAT, "x", 304, 0, 0.1, desk.wall)
+    desk.hit(status=304)
     lines = "".join(desk.log.out).splitlines()
     assert len(lines) == (2 if level == "info" else 0)
     for line, status in zip(lines, (200, 304), strict=False):

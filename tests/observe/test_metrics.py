@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway import __version__
 from gateway.core.errors import Reason, Refusal
 from gateway.core.limits import Standing
 from gateway.core.replies import How
@@ -55,7 +57,12 @@ GAUGES = Gauges(
     revocations=lambda: 9,
     kept=lambda: {"entries": (10, 20), "tokens": (30, 40)},
     breakers=lambda: {"123": True, "456": False},
-    load=lambda: Load(11, 12, 0.25, 13, 14),
+    load=lambda: Load(11, 12, 0.25, 13, 14, 1.5),
+    counts=lambda: {"entries": 50, "slots": 51},
+    evictions=lambda: {"entries": 52},
+    sent=lambda: {"bff": 53},
+    waiters=lambda: 54,
+    watches=lambda: 55,
     shared=lambda: Shared(
         up=True,
         whole=False,
@@ -75,12 +82,14 @@ def full() -> Desk:
     desk = Desk()
     desk.metrics.gauges = GAUGES
     desk.metrics.repeats["123"] += 1
-    trip = delivered(How.HIT)
-    desk.tell(trip)
+    desk.tell(delivered(How.HIT), dies_at=39.5)
     desk.tell(delivered(How.STALE, instead_of=Reason.UPSTREAM_ERROR))
     violated = Refusal(Reason.RATE_LIMITED, standing=Standing(violated=("requests",)), because="-")
     desk.tell(refused(violated, rule="partner/allow/info", shadows=(SHADOW,)))
-    desk.observer.asked(OF_CHAT, FAILED, "bff")
+    desk.observer.asked(OF_CHAT, FAILED, "bff", 0.1)
+    desk.observer.stream_opened("bff", "info")
+    desk.observer.stream_sent("bff", "info", "event", 10)
+    desk.observer.stream_closed(OF_CHAT, "bff", "gone", 12.5)
     return desk
 
 
@@ -124,6 +133,13 @@ def test_alerts_ask_for_families_that_exist() -> None:
         ('kept_bytes_limit{kind="entries"}', 20),
         ('kept_bytes{kind="tokens"}', 30),
         ('kept_bytes_limit{kind="grants"}', None),
+        ("event_loop_lag_seconds", 0.25),
+        ("event_loop_lag_max_seconds", 1.5),
+        ('kept{kind="slots"}', 51),
+        ('evictions_total{kind="entries"}', 52),
+        ('response_body_bytes_total{client="bff"}', 53),
+        ("waiters", 54),
+        ("watches", 55),
         ("shared_up", 1),
         ("shared_whole", 0),
         ("shared_replicas", 4),
@@ -139,6 +155,11 @@ def test_alerts_ask_for_families_that_exist() -> None:
 def test_gauges_are_looked_up(sample: str, value: float | None) -> None:
     desk = full()
     assert desk.exposed().get(f"chat_gateway_{sample}") == value
+
+
+def test_who_runs_says_so() -> None:
+    said = f'python="{platform.python_version()}",version="{__version__}"'
+    assert Desk().exposed()[f"chat_gateway_build_info{{{said}}}"] == 1
 
 
 def test_a_new_process_has_zeros() -> None:
@@ -191,7 +212,7 @@ async def test_a_scrape_lets_requests_in_and_does_not_count_them() -> None:
     turns = 0
     while not scrape.done():
         desk.tell(delivered(How.HIT))
-        desk.observer.hits("bff", "bff/allow/chat:read", "info").hit(None, "x", 200, 10, 0.1, desk.wall)
+        desk.hit()
         desk.metrics.crashes += 1
         turns += 1
         await asyncio.sleep(0)
@@ -233,3 +254,84 @@ def test_durations_are_exposed_by_resource_and_outcome() -> None:
     assert exposed[f'{family}_bucket{{le="+Inf",{of_hits}}}'] == 4
     assert exposed[f"{family}_count{{{of_hits}}}"] == 4
     assert exposed[f"{family}_sum{{{of_hits}}}"] == pytest.approx(99.0064)
+
+
+#: Each way to answer, and whether its age and its chat's slack count.
+COUNTED = {
+    How.HIT: (True, True),
+    How.STALE: (True, True),
+    How.MISS: (True, False),
+    How.COLLAPSED: (True, False),
+    How.WAITED: (True, False),
+    How.FORWARD: (False, False),
+    How.WRITE: (False, False),
+    How.STREAM: (False, False),
+}
+
+
+@pytest.mark.parametrize("how", How)
+def test_age_counts_for_what_is_shared_and_slack_for_what_was_kept(how: How) -> None:
+    desk = Desk()
+    desk.tell(delivered(how), now=0.7, dies_at=39.9)
+    exposed = desk.exposed()
+    age = exposed.get('chat_gateway_answer_age_seconds_sum{resource="info"}')
+    slack = exposed.get("chat_gateway_keepalive_slack_seconds_sum")
+    assert (age, slack) == (
+        pytest.approx(0.7) if COUNTED[how][0] else None,
+        pytest.approx(39.2) if COUNTED[how][1] else None,
+    )
+
+
+def test_ages_and_slack_have_buckets_of_their_own() -> None:
+    desk = Desk()
+    for now in (0.05, 0.75, 0.8):
+        desk.tell(delivered(How.HIT), now=now, dies_at=5.75)
+    desk.tell(delivered(How.HIT), now=400.0)
+    exposed = desk.exposed()
+    age = "chat_gateway_answer_age_seconds_bucket"
+    slack = "chat_gateway_keepalive_slack_seconds_bucket"
+    assert [
+        exposed[f'{age}{{le="{le}",resource="info"}}'] for le in ("0.1", "0.5", "0.75", "1.0", "+Inf")
+    ] == [
+        1,
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert [exposed[f'{slack}{{le="{le}"}}'] for le in ("2.0", "5.0", "8.0", "+Inf")] == [0, 2, 3, 3]
+
+
+def test_what_the_upstream_took_is_counted_for_each_request() -> None:
+    desk = Desk()
+    for seconds in (0.004, 0.3):
+        desk.observer.asked(OF_CHAT, FAILED, "bff", seconds)
+    exposed = desk.exposed()
+    family = "chat_gateway_upstream_duration_seconds"
+    assert exposed[f'{family}_bucket{{le="0.005",resource="info"}}'] == 1
+    assert exposed[f'{family}_count{{resource="info"}}'] == 2
+    assert exposed[f'{family}_sum{{resource="info"}}'] == pytest.approx(0.304)
+
+
+def test_streams_are_counted_from_first_to_last() -> None:
+    desk = Desk()
+    for client in ("bff", "bff", "partner"):
+        desk.observer.stream_opened(client, "info")
+    for kind in ("info", "heartbeat", "info"):
+        desk.observer.stream_sent("bff", "info", kind, 10)
+    desk.observer.stream_closed(OF_CHAT, "bff", "token-expired", 12.5)
+    streams = {
+        sample.removeprefix("chat_gateway_"): value
+        for sample, value in desk.exposed().items()
+        if "_stream" in sample
+    }
+    assert streams == {
+        'streams{client="bff",resource="info"}': 1,
+        'streams{client="partner",resource="info"}': 1,
+        'streams_opened_total{client="bff",resource="info"}': 2,
+        'streams_opened_total{client="partner",resource="info"}': 1,
+        'streams_closed_total{client="bff",resource="info",why="token-expired"}': 1,
+        'stream_messages_total{kind="info",resource="info"}': 2,
+        'stream_messages_total{kind="heartbeat",resource="info"}': 1,
+    }
+    assert desk.exposed()['chat_gateway_response_body_bytes_total{client="bff"}'] == 30

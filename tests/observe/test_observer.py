@@ -19,9 +19,9 @@ from gateway.core.errors import Reason, Refusal
 from gateway.core.faults import Verdict
 from gateway.core.limits import Standing
 from gateway.core.messages import Answer
-from gateway.core.replies import How, Trip
+from gateway.core.replies import Described, How, Trip
 from gateway.observe.logs import adopt, hashed, logger
-from tests.observe.log_schema import PAGE, documented, events, mistakes_of
+from tests.observe.log_schema import PAGE, SECTIONS, documented, events, mistakes_of
 from tests.observe.trips import (
     CHAT,
     FAILED,
@@ -63,6 +63,12 @@ ENDS: Mapping[str, tuple[Trip, dict[str, Any]]] = {
         },
     ),
     "write": (delivered(How.WRITE, opened=True), {"outcome": "write", "fetch": True}),
+    "waited": (delivered(How.WAITED), {"outcome": "waited"}),
+    "stream": (delivered(How.STREAM), {"outcome": "stream"}),
+    "description": (
+        Trip(Described(b"{}"), client="bff"),
+        {"rule": None, "method": "-", "resource": "-", "chat": None, "outcome": "description"},
+    ),
     "shadowed": (
         BY_GRANT,
         {
@@ -179,7 +185,8 @@ def test_each_end_moves_its_counters(name: str) -> None:
     moved = {
         sample.removeprefix("chat_gateway_"): value
         for sample, value in desk.exposed().items()
-        if value != before.get(sample, 0.0) and "_request_duration_" not in sample
+        if value != before.get(sample, 0.0)
+        and not any(also in sample for also in ("_request_duration_", "_answer_age_", "_body_bytes_"))
     }
     client, resource = said.get("client", "bff"), said.get("resource", "info")
     labels = f'client="{client}",outcome="{said["outcome"]}",resource="{resource}"'
@@ -216,8 +223,8 @@ def test_a_refusal_that_is_no_fault_of_the_caller_is_a_failure() -> None:
 def test_what_was_asked_counts_for_whose_request_it_was() -> None:
     desk = Desk()
     good = Undressed(Answer(200, (), b""), Verdict.GOOD, foreign_links=2)
-    desk.observer.asked(OF_CHAT, good, "bff")
-    desk.observer.asked(OF_CHAT, FAILED, "partner")
+    desk.observer.asked(OF_CHAT, good, "bff", 0.1)
+    desk.observer.asked(OF_CHAT, FAILED, "partner", 0.1)
     exposed = desk.exposed()
     family = "chat_gateway_upstream_requests_total"
     assert exposed[f'{family}{{client="bff",outcome="good",resource="info"}}'] == 1
@@ -243,16 +250,16 @@ def test_usage_has_a_row_for_each_client() -> None:
     desk = Desk()
     for trip, _ in ENDS.values():
         desk.tell(trip)
-    desk.observer.asked(OF_CHAT, FAILED, "bff")
+    desk.observer.asked(OF_CHAT, FAILED, "bff", 0.1)
     rows = {row.pop("client"): row for row in desk.usage.table()}
     assert rows["bff"] == {
         "day": "2026-11-22",
-        "requests": 8,
-        "saved": 3,
+        "requests": 11,
+        "saved": 5,
         "fetches": 1,
         "refused": 0,
         "limited": 0,
-        "bytes_sent": 80,
+        "bytes_sent": 110,
     }
     assert rows["partner"] == {
         "day": "2026-11-22",
@@ -286,12 +293,30 @@ def test_metrics_usage_and_log_agree(names: list[str]) -> None:
 # -- the documented log -----------------------------------------------------------------------------
 
 
-def every_line() -> Desk:
+def test_the_end_of_a_stream_has_a_line() -> None:
     desk = Desk()
+    desk.observer.stream_closed(OF_CHAT, "bff", "token-expired", 12.3456789)
+    [line] = desk.lines()
+    del line["timestamp"]
+    assert line == {
+        "event": "stream closed",
+        "level": "info",
+        "client": "bff",
+        "resource": "info",
+        "chat": hashed(CHAT),
+        "why": "token-expired",
+        "duration_ms": 12345.679,
+    }
+
+
+def every_line() -> Desk:
+    desk = Desk(log_one_hit_in=2)
     for trip, _ in ENDS.values():
         desk.tell(trip)
-    desk.observer.asked(OF_CHAT, FAILED, "bff")
-    desk.observer.asked(OF_CHAT, replace(FAILED, received=None), "bff")
+    desk.observer.asked(OF_CHAT, FAILED, "bff", 0.1)
+    desk.observer.asked(OF_CHAT, replace(FAILED, received=None), "bff", 0.1)
+    desk.observer.stream_closed(OF_CHAT, "bff", "gone", 1.0)
+    desk.observer.stream_closed(OF_ACCOUNT, "bff", "gone", 1.0)
     desk.observer.crashed(ValueError("Wilhelmina"))
     adopt("test.adopted", logger("debug", desk.log))
     logging.getLogger("test.adopted").error("%s hung up", "192.0.2.77")
@@ -301,7 +326,7 @@ def every_line() -> Desk:
 
 def test_every_line_is_documented() -> None:
     lines = every_line().lines()
-    assert {line["event"] for line in lines} == {"request", "upstream failed", "crashed", "server"}
+    assert {line["event"] for line in lines} == set(SECTIONS)
     assert [mistake for line in lines for mistake in mistakes_of(line)] == []
 
 
@@ -338,7 +363,7 @@ def test_a_field_may_come_with_a_setting() -> None:
 
 def test_every_documented_field_is_written() -> None:
     lines = every_line().lines()
-    for event in ("request", "upstream failed", "crashed", "server"):
+    for event in SECTIONS:
         written = {name for line in lines if line["event"] == event for name in line}
         assert written == documented(event).keys()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,16 @@ def test_the_oldest_day_goes_first() -> None:
     assert (len(days), days[0], days[-1]) == (DAYS, "2026-11-23", "2026-12-23")
 
 
+def test_bytes_stay_counted_when_their_day_is_forgotten() -> None:
+    it = Calendar()
+    for day in range(DAYS + 5):
+        it.wall = MIDNIGHT + day * DAY_S
+        it.usage.today("bff").bytes_sent += 2
+        it.usage.today("partner").bytes_sent += 1
+    it.usage.learn(int(it.wall // DAY_S), {"bff/bytes_sent": 9})
+    assert it.usage.sent() == {"bff": 2 * (DAYS + 5), "partner": DAYS + 5}
+
+
 # -- of several replicas -----------------------------------------------------------------------------------
 
 TODAY = int(MIDNIGHT // DAY_S)
@@ -115,3 +126,18 @@ def test_each_field_is_documented_and_no_other() -> None:
     it = Calendar()
     it.usage.today("bff")
     assert rows == list(it.usage.table()[0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 90), st.sampled_from("abc"), st.booleans()), max_size=60))
+def test_since_the_start_all_is_counted_also_of_days_that_are_forgotten(
+    requests: list[tuple[int, str, bool]],
+) -> None:
+    it = Calendar()
+    expected: Counter[str] = Counter()
+    for day, client, looks in sorted(requests, key=lambda request: request[0]):
+        it.wall = MIDNIGHT + day * DAY_S
+        it.usage.today(client).requests += 1
+        expected[client] += 1
+        if looks:
+            assert {name: used.requests for name, used in it.usage.since_start().items()} == expected
+    assert {name: used.requests for name, used in it.usage.since_start().items()} == expected

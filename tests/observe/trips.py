@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.core.access import DeadWhen, Grant, Shadow
@@ -12,9 +12,11 @@ from gateway.core.errors import Reason, Refusal
 from gateway.core.freshness import Failed, keep_nothing
 from gateway.core.messages import Answer, Chat, Representation
 from gateway.core.paths import Target
+from gateway.core.places import Armed
 from gateway.core.policy import Client, Resource
 from gateway.core.replies import Delivered, How, Reply, Trip
 from gateway.core.requests import Request
+from gateway.core.views import Slot
 from gateway.observe.logs import logger
 from gateway.observe.metrics import Metrics
 from gateway.observe.observer import Observer
@@ -79,13 +81,18 @@ def refused(refusal: Refusal, client: str | None = "partner", **known: Any) -> T
     return Trip(refusal, client=client, **known)
 
 
+def armed(target: Target = OF_CHAT, dies_at: float | None = None) -> Armed:
+    """What stands ready of an answer that was asked for at 0."""
+    return Armed(Slot(200, b"", b"", None), 1.0, 0.0, 1.0, target.chat, dies_at)
+
+
 FAILED = Failed(Reason.UPSTREAM_ERROR, 503)
 
 
 def reply(trip: Trip, body: bytes = b"0123456789") -> Reply:
     """Ten bytes with the status that goes with the trip's end."""
     result = trip.result
-    return Reply(200 if isinstance(result, Delivered) else result.reason.status, b"", body)
+    return Reply(result.reason.status if isinstance(result, Failed | Refusal) else 200, b"", body)
 
 
 @dataclass
@@ -94,15 +101,31 @@ class Desk:
 
     wall: float = 1_795_343_223.0
     level: str = "debug"
+    log_one_hit_in: int = 1
     metrics: Metrics = field(default_factory=Metrics)
     log: io.StringIO = field(default_factory=io.StringIO)
 
     def __post_init__(self) -> None:
         self.usage = Usage(lambda: self.wall)
-        self.observer = Observer(self.metrics, logger(self.level, self.log, lambda: self.wall), self.usage)
+        log = logger(self.level, self.log, lambda: self.wall)
+        self.observer = Observer(self.metrics, log, self.usage, self.log_one_hit_in)
+        self.metrics.gauges = replace(self.metrics.gauges, sent=self.usage.sent)
 
-    def tell(self, trip: Trip, seconds: float = 0.004, request: Request = REQUEST) -> None:
-        self.observer.replied(request, trip, reply(trip), seconds)
+    def tell(
+        self,
+        trip: Trip,
+        seconds: float = 0.004,
+        request: Request = REQUEST,
+        *,
+        now: float = 0.5,
+        dies_at: float | None = None,
+    ) -> None:
+        self.observer.replied(request, trip, reply(trip), seconds, now, dies_at)
+
+    def hit(self, request_id: str = "x", status: int = 200, seconds: float = 0.1, now: float = 0.5) -> None:
+        """A hit by the short cut."""
+        hits = self.observer.hits("bff", "bff/allow/chat:read", "info")
+        hits.hit(armed(), request_id, status, 0, now, seconds, self.wall)
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.getvalue().splitlines()]

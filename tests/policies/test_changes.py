@@ -20,7 +20,16 @@ from gateway.core.access import Claims, Grant, admit
 from gateway.core.limits import Limits, Rate
 from gateway.core.messages import Representation
 from gateway.core.paths import Line, Target, locate
-from gateway.core.policy import ACTIONS, Client, Condition, Policies, Priority, Resource, VisitorIp
+from gateway.core.policy import (
+    ACTIONS,
+    Client,
+    Condition,
+    Policies,
+    Priority,
+    Resource,
+    Streaming,
+    VisitorIp,
+)
 from gateway.core.views import FULL, View
 
 SHIPPED = Path(__file__).parents[2] / "policies"
@@ -190,6 +199,7 @@ def test_the_way_back_is_the_way_there_the_other_way_round(old: Policies, new: P
                 "client a: limits.resources.chat.fetches: nothing, now 7 a minute, 1 at once",
             ],
         ),
+        ({"limits": Limits(streams=200)}, ["client a: limits.streams: nothing, now 200"]),
         (
             {"limits": Limits(Rate(10.0, 20), exact=True)},
             [
@@ -286,6 +296,11 @@ def test_resources_that_come_and_go() -> None:
             lambda row: replace(row, representations=(Representation.JSON,)),
             ["resource info: representations: json, xml, now json"],
         ),
+        (
+            lambda row: replace(row, stream=Streaming.EVENTS, from_info=True),
+            ["resource info: stream: changes, now events", "resource info: from_info: nothing, now true"],
+        ),
+        (lambda row: replace(row, stream=None), ["resource info: stream: changes, now nothing"]),
     ],
 )
 def test_a_changed_resource(change: Callable[[Resource], Resource], lines: list[str]) -> None:

@@ -21,7 +21,17 @@ from gateway.core.errors import Reason, Refusal
 from gateway.core.limits import UNLIMITED, Limits, Rate
 from gateway.core.messages import Representation
 from gateway.core.paths import Line, Target, locate
-from gateway.core.policy import ACTIONS, Client, Condition, Policies, Priority, Resource, VisitorIp
+from gateway.core.policy import (
+    ACTIONS,
+    CacheRule,
+    Client,
+    Condition,
+    Policies,
+    Priority,
+    Resource,
+    Streaming,
+    VisitorIp,
+)
 from gateway.core.views import FULL, View
 
 CHAT = "H22580-0123456789abcdef0123456789abcdefK6182"
@@ -101,11 +111,25 @@ def test_info_is_cached_and_coalesced() -> None:
     assert info.representations == (Representation.JSON, Representation.XML)
 
 
-@pytest.mark.parametrize("name", ["chat", "events"])
-def test_chat_and_events_are_coalesced_and_not_kept(name: str) -> None:
-    row = resource(name)
-    assert (row.coalesce, row.cache) == (True, None)
+def test_the_chat_is_coalesced_and_not_kept() -> None:
+    row = resource("chat")
+    assert (row.coalesce, row.cache, row.stream) == (True, None, None)
     assert list(row.query) == ["v", "NC", "from"]
+
+
+def test_events_are_kept_for_a_second_and_told_one_by_one() -> None:
+    row = resource("events")
+    assert row.cache == CacheRule({"waiting": 1.0, "chatting": 1.0, "ended": 10.0}, 0.0, frozenset())
+    assert row.stream is Streaming.EVENTS
+    assert list(row.query) == ["v", "NC", "from"]
+
+
+def test_an_info_is_told_as_it_changes() -> None:
+    assert resource("info").stream is Streaming.CHANGES
+
+
+def test_no_field_is_answered_from_an_info() -> None:
+    assert not any(row.from_info for row in shipped().resources)
 
 
 def test_nothing_else_is_kept_or_shared() -> None:

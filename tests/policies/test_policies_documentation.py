@@ -53,7 +53,7 @@ def test_the_default_is_documented(section: str, name: str, field: FieldInfo) ->
     default = rows(section)[name][1]
     if field.is_required() and not name.startswith("chats."):
         assert default == "required"
-    elif isinstance(field.default, str):
+    elif isinstance(field.default, str | int):
         assert default == f"`{field.default}`"
     else:
         assert "`" not in default or yaml.safe_load(default.strip("`")) == list(field.default)

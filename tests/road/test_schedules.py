@@ -323,7 +323,9 @@ async def play(
 @given(
     steps=st.lists(STEPS, min_size=5, max_size=25),
     latencies=LATENCIES,
-    ttl_s=st.sampled_from([{"info": 1.0}, {"info": 8.0}, dict.fromkeys(CACHED, 3.0)]),
+    ttl_s=st.sampled_from(
+        [{"info": 1.0, "events": 1.0}, {"info": 8.0, "events": 1.0}, dict.fromkeys(CACHED, 3.0)]
+    ),
     store=st.sampled_from([MemoryStore, OneCounter]),
 )
 def test_a_write_that_has_ended_is_seen_by_every_read_after_it(

@@ -129,6 +129,14 @@ class Model:
         beaten = sorted((at, name) for name, at in self._keys[keys[2]].items())
         return [number, [name.encode() for at, name in beaten if abs(at - now) <= alive_us]]
 
+    def _purge(self, keys: list[str], args: list[bytes]) -> Reply:
+        channel, message, _, pattern = args
+        number = self._count_up(keys[0])
+        self._publish(channel.decode(), message + b"%d}" % number)
+        for key in [key for key in self._keys if key.startswith(pattern.decode().removesuffix("*"))]:
+            del self._keys[key]
+        return b"0"
+
     def _beat(self, keys: list[str], args: list[bytes]) -> Reply:
         now, alive_us = self._us(), int(args[1]) * 1000
         replicas = self._keys[keys[0]]

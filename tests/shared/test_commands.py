@@ -280,6 +280,36 @@ async def test_a_write_has_the_next_number_and_all_hear_of_it(
     assert beat.writes == begun + 2
 
 
+@pytest.mark.parametrize("account", ["123", None])
+async def test_a_purge_drops_all_chats_tells_all_and_counts_as_a_write(
+    site: Site, a: RedisCommands, b: RedisCommands, account: str | None
+) -> None:
+    await a.beat(1)
+    places = [Place(f"{number:032x}", "aa") for number in range(1200)]
+    for place in places[:3]:
+        await a.look(place, "t-1", cold=False)
+    await a.charge("bff", [("requests", 5)])
+    begun, _ = site.us, site.said()
+    cursor, steps = await b.purge(account, "0"), 1
+    while cursor != "0":
+        assert cursor is not None
+        cursor, steps = await b.purge(account, cursor), steps + 1
+    [(channel, message)] = site.said()
+    assert channel == NAMES.all
+    told = json.loads(message)
+    assert told.pop("n") > begun - 1_000_000
+    assert told == {"do": "purged", "account": account, "by": "b"}
+    for place in places[:3]:
+        assert await a.land(place, "t-1", None, b"{}") is False, "its lease went, too"
+    beat = await a.beat(2)
+    assert beat is not None
+    assert beat.writes == json.loads(message)["n"]
+    # What is no chat's stays.
+    charged = await a.charge("bff", [("requests", 5)])
+    assert charged is not None
+    assert charged[0].remaining == 3
+
+
 async def test_an_emptied_server_never_comes_to_the_same_numbers_again(site: Site, a: RedisCommands) -> None:
     await a.beat(1)
     first = await a.raised(*CHAT)

@@ -189,6 +189,43 @@ async def test_a_fetch_of_before_a_write_is_kept_nowhere() -> None:
     await together.end()
 
 
+@pytest.mark.parametrize("account", [ACCOUNT, None])
+@virtual
+async def test_a_purge_is_everybodys_and_nothing_of_before_it_is_kept(account: str | None) -> None:
+    together, kept = await cluster(3)
+    first, second, third = together.replicas
+    flying = second.world.chat()
+    await crowd(together, kept, each=1)
+    together.emulator.fail(Fault(resource="info", delay_s=4.0))
+    leading = asyncio.create_task(second.world.info(flying))
+    await asyncio.sleep(0.01)
+    following = asyncio.create_task(third.world.info(flying))
+    await asyncio.sleep(0.01)
+    asked_at = together.clock.now()
+    assert await first.world.exchange.purge(account) == (1, True)
+    assert (await following).status == 200
+    assert together.clock.now() - asked_at < 2 * LATENCY_S, "who follows looks again"
+    before = together.emulator.counts().total(resource="info", chat=kept)
+    assert outcome(await second.world.info(kept)) == "miss"
+    assert together.emulator.counts().total(resource="info", chat=kept) == before + 1
+    # What was on its way when it was purged is kept nowhere.
+    await asyncio.sleep(2.0)
+    await leading
+    assert second.world.store.get((chat_path(flying, "/info"), "v=1&NC=true", Representation.JSON)) is None
+    await together.end()
+
+
+@virtual
+async def test_a_purge_without_redis_is_ones_own() -> None:
+    together, chat = await cluster(2)
+    first, second = together.replicas
+    await crowd(together, chat, each=1)
+    first.cut()
+    assert await first.world.exchange.purge(None) == (1, False)
+    assert outcome(await second.world.info(chat)) == "hit"
+    await together.end()
+
+
 @virtual
 async def test_followers_of_before_a_write_do_not_wait_for_who_lands_nothing() -> None:
     together, chat = await cluster(3)

@@ -86,7 +86,7 @@ class Replica:
         self.is_alive = True
         names = Names("test")
         commands = _Counting(self, self.way, names, self.name, lease_s=LEASE_S, first_lease_s=4 * DEADLINE_S)
-        heard = Heard(self._written, self._missed, self._landed, lambda _: None, lambda _: None)
+        heard = Heard(self._written, self._purged, self._missed, self._landed, lambda _: None, lambda _: None)
         tokens = itertools.count()
         # Redis has a clock of its own.
         self.members = Membership(self.name, commands, heard, self._now)
@@ -115,6 +115,10 @@ class Replica:
     def _written(self, chat: Chat) -> None:
         self.world.exchange.written(chat)
         self.flights.written(chat)
+
+    def _purged(self, account: str | None) -> None:
+        self.world.exchange.purged(account)
+        self.flights.purged()
 
     def _missed(self) -> None:
         self.world.store.raise_all()

@@ -42,7 +42,7 @@ AS_USER = (
     *(f"--{kind}=-all,+dac_read_search" for kind in ("bounding-set", "inh-caps", "ambient-caps")),
 )
 #: Where the steps write, and the base image's Python.
-PLACES = ("/opt/chat-gateway", "/usr/local", "/var/lib/chat-gateway", "/dist", "/requirements-redis.txt")
+PLACES = ("/opt/chat-gateway", "/usr/local", "/var/lib/chat-gateway", "/dist", "/requirements-otel.txt")
 START_S = 20.0
 
 

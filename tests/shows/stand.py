@@ -62,7 +62,7 @@ def info_path(chat: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def two_processes(**settings: object) -> AsyncIterator[Stand]:
+async def two_processes(**settings: Any) -> AsyncIterator[Stand]:
     """Emulator (`UPSTREAM_S` slow) and gateway as they are shipped, each in its process.
 
     `settings` go into `gateway.yaml` as they are.

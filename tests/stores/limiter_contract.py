@@ -178,6 +178,33 @@ class LimiterContract(abc.ABC):
 
         self.given_limiter(story)
 
+    def test_watchers_are_counted_from_the_first_to_the_last_moment(self) -> None:
+        async def story(limiter: Limiter, _: HandClocks) -> None:
+            who = self.client(Limits(ONE_A_MINUTE, in_flight=1, streams=2))
+            other = self.client(UNLIMITED, name="other")
+            assert [limiter.watch(who) for _ in range(2)] == [None, None]
+            assert limiter.watch(who) == Standing((), ("streams",), 1.0)
+            assert {limiter.watch(other) for _ in range(UNLIMITED.streams)} == {None}
+            assert limiter.watch(other) is not None
+            # To be told is no request, and none in progress.
+            assert remaining(await limiter.peek(who, None)) == {"requests": 29, "in-flight": 0}
+            limiter.unwatch(who)
+            assert limiter.watch(who) is None
+            assert limiter.watch(who) is not None
+
+        self.given_limiter(story)
+
+    def test_a_change_of_limits_forgets_no_watcher(self) -> None:
+        async def story(limiter: Limiter, _: HandClocks) -> None:
+            old, new = self.client(Limits(streams=3)), self.client(Limits(streams=2))
+            assert [limiter.watch(old) for _ in range(3)] == [None] * 3
+            limiter.unwatch(new)
+            assert limiter.watch(new) is not None
+            limiter.unwatch(old)
+            assert limiter.watch(new) is None
+
+        self.given_limiter(story)
+
     def test_a_change_of_limits_forgets_no_one_who_is_in(self) -> None:
         async def story(limiter: Limiter, _: HandClocks) -> None:
             old, new = self.client(Limits(in_flight=3)), self.client(Limits(in_flight=2))

@@ -112,6 +112,34 @@ class StoreContract(abc.ABC):
             store.raise_generation(Chat("123", str(number)))
         assert store.generation(CHAT) >= 3
 
+    @pytest.mark.parametrize(
+        ("account", "chat", "left"),
+        [
+            ("123", CHAT, {"a1", "b1", "b"}),
+            ("123", None, {"b1", "b"}),
+            ("12", None, {"a", "a1", "b1", "b"}),
+            (None, None, set()),
+        ],
+    )
+    def test_what_is_purged_is_gone_and_of_no_generation_any_more(
+        self, store: Store, account: str | None, chat: Chat | None, left: set[str]
+    ) -> None:
+        beside = Chat("123", CHAT.id + "1")
+        paths = {
+            "a": f"/api/account/123/chat/{CHAT.id}/info",
+            "a1": f"/api/account/123/chat/{beside.id}/info",
+            "b1": f"/api/account/1234/chat/{CHAT.id}/info",
+            "b": "/api/account/456/chat/availability",
+        }
+        keys = {name: (path, "v=1", Representation.JSON) for name, path in paths.items()}
+        for held in keys.values():
+            store.put(held, entry(), "bff")
+        purges, writes = store.purges("123"), store.generation(CHAT)
+        assert store.purge(account, chat) == len(keys) - len(left)
+        assert {name for name, held in keys.items() if store.get(held) is not None} == left
+        raised = (store.purges("123") > purges, store.generation(CHAT) > writes)
+        assert raised == (account != "12" and chat is None, chat is not None)
+
     def test_a_chat_is_of_its_account(self, store: Store) -> None:
         elsewhere = Chat("456", CHAT.id)
         store.raise_generation(CHAT)

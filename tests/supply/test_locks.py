@@ -13,7 +13,7 @@ from tests.supply.sbom import read_lock
 
 CHECKOUT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("redis", "dev", "bench", "fuzz")
+EXTRAS = ("redis", "otel", "dev", "bench", "fuzz")
 LOCKS: dict[str | None, Path] = {
     None: CHECKOUT / "requirements.txt",
     **{extra: CHECKOUT / f"requirements-{extra}.txt" for extra in EXTRAS},

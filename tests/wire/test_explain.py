@@ -195,7 +195,7 @@ async def test_what_is_explained_is_what_happens(here: World, name: str) -> None
 
 
 async def test_it_knows_what_the_gateway_went_through(here: World) -> None:
-    info, events = Ask("GET", chat_path("{}", "/info")), Ask("GET", chat_path("{}", "/events"))
+    info, whole = Ask("GET", chat_path("{}", "/info")), Ask("GET", chat_path("{}"))
     chats = [here.chat() for _ in range(3)]
     assert (await agree(here, info, chats[0]))["outcome"] == "miss"
     assert (await agree(here, info, chats[0]))["outcome"] == "hit"
@@ -207,13 +207,13 @@ async def test_it_knows_what_the_gateway_went_through(here: World) -> None:
     told = [await agree(here, limited, chats[0]) for _ in range(3)]
     assert [each["outcome"] for each in told] == ["hit", "hit", "rate-limited"]
     assert told[-1]["rule"] == "limited/limits/requests"
-    fetcher = Ask("GET", chat_path("{}", "/events"), "fetcher")
+    fetcher = Ask("GET", chat_path("{}"), "fetcher")
     told = [await agree(here, fetcher, chats[0]) for _ in range(2)]
     assert [each["outcome"] for each in told] == ["miss", "rate-limited"]
     assert told[-1]["rule"] == "fetcher/limits/fetches"
     here.emulator.fail(Fault(status=429, retry_after="1"))
-    assert (await here.get(chat_path(chats[2], "/events"))).status == 503
-    for ask in (events, Ask("PUT", chat_path("{}", "/info/visitorName"), fields=JSON, body=NAME)):
+    assert (await here.get(chat_path(chats[2]))).status == 503
+    for ask in (whole, Ask("PUT", chat_path("{}", "/info/visitorName"), fields=JSON, body=NAME)):
         assert (await agree(here, ask, chats[2]))["outcome"] == "upstream-throttled"
 
 

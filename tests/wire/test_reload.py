@@ -245,6 +245,7 @@ LATER: Mapping[str, object] = {
     "drain_delay_s": 1,
     "drain_s": 1,
     "log_level": "error",
+    "log_one_hit_in": 7,
 }
 
 

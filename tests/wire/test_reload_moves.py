@@ -73,7 +73,7 @@ class Move:
         await self.it.gateway.look_again()
 
     async def to_other_resources(self) -> None:
-        edit(of(self.it, "policies/resources.yaml"), "query: {from: digits}", "query: {from: token}")
+        edit(of(self.it, "policies/resources.yaml"), "surveyApiId: token", "surveyApiId: text")
         await self.it.gateway.look_again()
 
 

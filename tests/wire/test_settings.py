@@ -542,6 +542,8 @@ NAMED: Mapping[str, str] = {
     "drain_delay_s": "tests/wire/test_end.py",
     "drain_s": "tests/edge/test_server.py",
     "log_level": "tests/wire/test_settings.py",
+    "log_one_hit_in": "tests/observe/test_process.py",
+    **{f"push.{name}": "tests/wire/test_streams.py" for name in ("heartbeat_ms", "send_ms", "max_wait_s")},
 }
 
 

@@ -59,7 +59,7 @@ app.kubernetes.io/component: test
 {{- define "chat-gateway.atStart" -}}
 {{- $config := include "chat-gateway.config" . | fromYaml -}}
 {{- $said := dict -}}
-{{- range $name := list "listen" "tls" "admin_listen" "admin_tls" "edge" "revocations" "upstream.deadline_ms" "upstream.max_connections" "upstream.max_answer_bytes" "upstream.proxy" "cache" "memory" "redis_url" "redis" "short_cut" "drain_delay_s" "drain_s" "log_level" -}}
+{{- range $name := list "listen" "tls" "admin_listen" "admin_tls" "edge" "revocations" "upstream.deadline_ms" "upstream.max_connections" "upstream.max_answer_bytes" "upstream.proxy" "cache" "memory" "redis_url" "redis" "short_cut" "drain_delay_s" "drain_s" "log_level" "log_one_hit_in" -}}
 {{- $value := $config -}}
 {{- range splitList "." $name -}}
 {{- $value = get (kindIs "map" $value | ternary $value dict) . -}}

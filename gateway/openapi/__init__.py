@@ -1,0 +1,1 @@
+"""What the gateway's public surface looks like, said in OpenAPI 3.1."""

@@ -1,0 +1,63 @@
+"""OpenTelemetry's variables: what decides whether anything is exported is read strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from gateway.config.tracing import traces_exporter, tracing_mistakes
+
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+
+
+@pytest.mark.parametrize(
+    ("environ", "exporter"),
+    [
+        ({}, None),
+        ({"OTEL_TRACES_EXPORTER": ""}, None),
+        ({"OTEL_TRACES_EXPORTER": "none"}, None),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "console"),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, "otlp"),
+        ({ENDPOINT: "http://c.example:4318"}, "otlp"),
+        ({TRACES_ENDPOINT: "https://c.example/v1/traces"}, "otlp"),
+        ({ENDPOINT: ""}, None),
+        ({ENDPOINT: "http://c.example:4318", "OTEL_TRACES_EXPORTER": "none"}, None),
+        ({ENDPOINT: "http://c.example:4318", "OTEL_SDK_DISABLED": "True"}, None),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "false"}, "otlp"),
+        ({"OTEL_SERVICE_NAME": "ours"}, None),
+    ],
+)
+def test_who_names_no_collector_has_none(environ: Mapping[str, str], exporter: str | None) -> None:
+    assert traces_exporter(environ) == exporter
+    assert list(tracing_mistakes(environ)) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        (
+            {"OTEL_TRACES_EXPORTER": "jaeger"},
+            "environment variable OTEL_TRACES_EXPORTER: expected one of otlp, console, none, got 'jaeger'",
+        ),
+        (
+            {"OTEL_TRACES_EXPORTER": "a,b"},
+            "environment variable OTEL_TRACES_EXPORTER: expected one of otlp, console, none, got 'a,b'",
+        ),
+        (
+            {ENDPOINT: "http://c.example", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            "environment variable OTEL_EXPORTER_OTLP_PROTOCOL: expected http/protobuf, got 'grpc'",
+        ),
+        (
+            {ENDPOINT: "c.example:4318"},
+            f"environment variable {ENDPOINT}: expected an http or https URL, got 'c.example:4318'",
+        ),
+        (
+            {TRACES_ENDPOINT: "http://me:word@"},
+            f"environment variable {TRACES_ENDPOINT}: expected an http or https URL, got 'http://...@'",
+        ),
+    ],
+)
+def test_a_mistake_is_told(environ: Mapping[str, str], said: str) -> None:
+    assert [str(mistake) for mistake in tracing_mistakes(environ)] == [said]
