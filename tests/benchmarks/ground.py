@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sys
 import tempfile
@@ -83,7 +84,7 @@ class Ground:
     ) -> Iterator[Server]:
         """The gateway as it is shipped, with more clients and other settings. Raises DidNotStart."""
         public, private = free_ports(2)
-        folder, slug = self.stage.config.parent, name.replace(" ", "-")
+        folder, slug = self.stage.config.parent, _slug(name)
         said = yaml.safe_load(self.stage.config.read_text())
         said |= {
             "listen": f"{HOST}:{public}",
@@ -101,6 +102,12 @@ class Ground:
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(config)]
         with processes.running(name, command, self.folder, port=public, core=self.core) as server:
             yield server
+
+    def private_port(self, name: str) -> int:
+        """Where a gateway of that name listens for operators."""
+        config = self.stage.config.with_name(f"{_slug(name)}.yaml")
+        said = yaml.safe_load(config.read_text())["admin_listen"]
+        return int(said.rpartition(":")[2])
 
     @contextlib.contextmanager
     def peer(self, peer: Peer, body: bytes = b"") -> Iterator[Server]:
@@ -124,6 +131,10 @@ class Ground:
         except DidNotStart as error:
             self.not_run[name] = str(error)
             return None
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z]+", "-", name.lower())
 
 
 def client(subject: str, **said: object) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Streams instead of polls, by real processes: `python -m tests.shows.streams [crowd|restart|expiry|life]`.
+"""Streams instead of polls, by real processes: `python -m tests.shows.streams`, or some of them by name.
 
     crowd     1,000 streams of one chat whose info changes twice a second, TTL 1 s: what the upstream is
               asked, and how long after a poll each reader has what it brought
@@ -7,6 +7,8 @@
     expiry    200 tokens that expire within the next seconds: how long their streams outlive them
     life      a chat that nobody but streams asks for: alive while one watches, asked for by nobody after,
               dead on time
+    silence   the only reader's network goes away without a word: how long it counts as one. It takes root and
+              a network namespace, in which the reader is
 
 The vendor is emulated beside the clients, the gateway is a process of its own. Prints a JSON line for each.
 """
@@ -19,11 +21,12 @@ import itertools
 import json
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +34,7 @@ from pathlib import Path
 import uvloop
 
 from gateway.demo.children import Child, free_ports
-from gateway.demo.following import Message
+from gateway.demo.following import Message, following
 from gateway.demo.stage import ACCOUNT, Stage, set_stage
 from gateway.emulator import Emulator, EmulatorConfig, EmulatorRequest, EmulatorServer, serve
 from tests.shows.following import Reader
@@ -45,6 +48,8 @@ MAX_OUTLIVED_S = 1.0
 CHAT_TIMEOUT_S = 40.0
 #: How long after the last poll of a chat it may still be alive: a look of ours, and the last poll's own time.
 MAX_LATE_S = 2.0
+#: `push.heartbeat_ms`, and twice `push.send_ms`.
+MAX_SILENCE_S = 15.0
 
 _NAME = re.compile(rb'"visitorName": *"([^"]+)"')
 _ASKED = re.compile(rb'"lastUpdate": *"([^"]+)"')
@@ -96,7 +101,7 @@ def start(folder: Path) -> Child:
 
 
 @contextlib.asynccontextmanager
-async def scene() -> AsyncIterator[Scene]:
+async def scene(host: str = HOST) -> AsyncIterator[Scene]:
     emulator = Emulator(
         EmulatorConfig(app_key=APP_KEY, accounts=(ACCOUNT,), latency_s=LATENCY_S), now=time.time
     )
@@ -106,7 +111,7 @@ async def scene() -> AsyncIterator[Scene]:
         folder = Path(name)
         stage = set_stage(
             folder,
-            listen=f"{HOST}:{public}",
+            listen=f"{host}:{public}",
             admin_listen=f"{HOST}:{private}",
             public_url=f"http://{HOST}:{public}",
             upstream_url=server.url,
@@ -122,7 +127,7 @@ async def scene() -> AsyncIterator[Scene]:
         )
         stood = Scene(folder, stage, emulator, public, start(folder))
         try:
-            await stood.gateway.listening(public)
+            await stood.gateway.listening(private)
             yield stood
         finally:
             stood.gateway.stop()
@@ -296,7 +301,7 @@ async def expiry() -> bool:
 
 async def life() -> bool:
     async with scene() as stood:
-        chat = stood.chat(interactionTimeout=CHAT_TIMEOUT_S)
+        chat = stood.chat(interactionTimeout=int(CHAT_TIMEOUT_S))
         async with reading(stood.readers(info_path(chat), 3)):
             await asyncio.sleep(CHAT_TIMEOUT_S * 1.5)
             alive = stood.emulator.chat(chat).state
@@ -320,7 +325,71 @@ async def life() -> bool:
         )
 
 
-SHOWS = {"crowd": crowd, "restart": restart, "expiry": expiry, "life": life}
+#: The reader's world, and the addresses of the two ends of the only way out of it.
+ELSEWHERE, HERE_END, THERE_END = "chat-gateway-show", "169.254.203.1", "169.254.203.2"
+READER = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
+    connection.sendall(bytes.fromhex(sys.argv[3]))
+    while data := connection.recv(65536):
+        print(len(data), flush=True)
+"""
+
+
+@contextlib.contextmanager
+def elsewhere() -> Iterator[None]:
+    """Another network, as far as the system is concerned, with one way here."""
+    run("ip", "netns", "add", ELSEWHERE)
+    try:
+        run(
+            "ip", "link", "add", "show-here", "type", "veth", "peer", "name", "show-there", "netns", ELSEWHERE
+        )
+        run("ip", "address", "add", f"{HERE_END}/30", "dev", "show-here")
+        run("ip", "link", "set", "show-here", "up")
+        run("ip", "-n", ELSEWHERE, "address", "add", f"{THERE_END}/30", "dev", "show-there")
+        run("ip", "-n", ELSEWHERE, "link", "set", "show-there", "up")
+        yield
+    finally:
+        run("ip", "netns", "del", ELSEWHERE)
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own words
+
+
+async def silence() -> bool:
+    with elsewhere():
+        async with scene(HERE_END) as stood:
+            chat = stood.chat(interactionTimeout=int(CHAT_TIMEOUT_S))
+            question = following(HERE_END, info_path(chat), stood.stage.token())
+            command = ["ip", "netns", "exec", ELSEWHERE, sys.executable, "-c", READER]
+            reader = await asyncio.create_subprocess_exec(
+                *command, HERE_END, str(stood.port), question.hex(), stdout=asyncio.subprocess.PIPE
+            )
+            assert reader.stdout is not None
+            await reader.stdout.readline()
+            await asyncio.sleep(10)
+            assert stood.polls(chat) >= 9
+            run("ip", "link", "set", "show-here", "down")
+            silent_at = polled_at = time.time()
+            polls = stood.polls(chat)
+            while not stood.emulator.chat_states()["ended"] and time.time() < silent_at + CHAT_TIMEOUT_S + 30:
+                await asyncio.sleep(0.05)
+                if stood.polls(chat) != polls:
+                    polls, polled_at = stood.polls(chat), time.time()
+            died_s = time.time() - silent_at
+            reader.kill()
+            await reader.wait()
+    counted_s = polled_at - silent_at
+    return told(
+        "silence",
+        ok=counted_s <= MAX_SILENCE_S and died_s <= counted_s + CHAT_TIMEOUT_S + MAX_LATE_S,
+        last_poll_s_after_the_silence=round(counted_s, 1),
+        died_s_after_the_silence=round(died_s, 1),
+    )
+
+
+SHOWS = {"crowd": crowd, "restart": restart, "expiry": expiry, "life": life, "silence": silence}
 
 
 async def main(names: list[str]) -> bool:

@@ -17,6 +17,7 @@ from tests.benchmarks.workloads import (
     features,
     g_memory,
     h_replicas,
+    i_watched,
     start,
 )
 
@@ -30,6 +31,7 @@ WORKLOADS: Mapping[str, Callable[[Ground, Scale], Result]] = {
     "f": f_idle.run,
     "g": g_memory.run,
     "h": h_replicas.run,
+    "i": i_watched.run,
     "curves": curves.run,
     "start": start.run,
 }
