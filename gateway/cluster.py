@@ -153,7 +153,7 @@ class Cluster:
         self.flights.purged()
 
     def _missed(self) -> None:
-        self._store.raise_all()
+        self._road.missed()
         self._revocations.forget()
 
     def _believe(self, account: str, key: Key, whose: str, failed: Failed) -> Failed:

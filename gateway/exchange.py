@@ -19,8 +19,8 @@ Every step returns a value; what went wrong is a value too, and every waiter of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, assert_never
 
@@ -220,7 +220,7 @@ class Exchange:
         result, target, grant = trip.result, trip.target, trip.grant
         if not isinstance(result, Delivered) or target is None or grant is None:
             return
-        if target.dropped or trip.shadows or grant.dead_when.policies_version != version:
+        if target.dropped or target.streamed or trip.shadows or grant.dead_when.policies_version != version:
             # A dropped parameter may be another each time, what a shadow says is counted, and after a reload
             # the same bytes may be another request.
             return
@@ -318,11 +318,18 @@ class Exchange:
 
     async def _read(self, granted: Granted, request: Request) -> Trip:
         waits_until = None if request.wait_s is None else self.clock.now() + request.wait_s
+        entered, opened = granted, False
         for _ in range(MAX_MOVES):
             epoch = self._state().epoch
             result = await self._deliver(granted)
             if waits_until is not None and isinstance(result, Delivered):
-                result = await self._held_back(granted, request, result, waits_until - self.clock.now())
+                # Who only waits is no work, and nothing in flight.
+                with self._aside(entered):
+                    result = await self._held_back(granted, request, result, waits_until - self.clock.now())
+            # What it has caused stays, also where it is judged again.
+            opened = opened or (isinstance(result, Delivered) and result.opened)
+            if opened and isinstance(result, Delivered) and not result.opened:
+                result = replace(result, opened=True)
             # An answer is shared, permission is not: whoever waited must still be allowed.
             judged = await self._still_allowed(granted, request)
             if isinstance(judged, Refused):
@@ -334,26 +341,42 @@ class Exchange:
             granted = judged
         return granted.trip(self._budget.busy(granted.target.account))
 
+    @contextmanager
+    def _aside(self, entered: Granted) -> Iterator[None]:
+        """The request, as it has entered, is not counted as being under way within the block."""
+        client, resource = entered.client, entered.target.resource.name
+        self._overload.leave()
+        self.limiter.leave(client, resource)
+        try:
+            yield
+        finally:
+            self.limiter.rejoin(client, resource)
+            self._overload.enter()
+
     async def _held_back(
         self, granted: Granted, request: Request, result: Delivered, wait_s: float
-    ) -> Delivered | Refusal:
+    ) -> Result:
         """A long poll's answer: this one if it is news to its client, else the next one that is."""
         wait_s = min(wait_s, self._max_wait_s())
         # What is answered with a stream needs no wait.
         is_streamed = granted.target.streamed or granted.target.resource.stream is None
         if self.watchers is None or is_streamed or wait_s <= 0 or result.entry.answer.status != 200:
             return result
-        # Who only waits is no work.
-        self._overload.leave()
-        try:
-            entry = await self.watchers.change(request, granted, result.entry, wait_s)
-        finally:
-            self._overload.enter()
+        entry = await self.watchers.change(request, granted, result.entry, wait_s)
         if entry is None:
             return result
         if isinstance(entry, Refusal):
             return entry
+        if not self._is_fresh(granted.target, entry):
+            # What is to be done about one that is old by now is the same as ever.
+            late = await self._deliver(granted)
+            return replace(late, how=How.WAITED) if isinstance(late, Delivered) else late
         return Delivered(entry, How.WAITED, opened=result.opened)
+
+    def _is_fresh(self, target: Target, entry: Entry) -> bool:
+        now = self.clock.now()
+        is_current = entry.generation == self._generation(target)
+        return is_current and now < entry.fresh_until and may_serve(entry, self._contact(target), now)
 
     def _streaming(self, judged: Granted, request: Request, result: Result) -> Trip | None:
         """The beginning of a stream, where one is wanted and there is something to begin with."""
@@ -409,12 +432,10 @@ class Exchange:
         field_name = target.resource.field
         if not target.resource.from_info or field_name is None or not target.is_read:
             return None
-        path, now = target.path.rpartition("/")[0], self.clock.now()
+        path = target.path.rpartition("/")[0]
         for of in sorted(Representation, key=lambda other: other is not target.representation):
             entry = self._store.get((path, target.query, of))
-            if entry is None or entry.generation != self._generation(target) or now >= entry.fresh_until:
-                continue
-            if entry.answer.status == 200 and may_serve(entry, self._contact(target), now):
+            if entry is not None and entry.answer.status == 200 and self._is_fresh(target, entry):
                 answer = known(entry.answer, field_name, of, target.representation)
                 if answer is not None:
                     return replace(entry, answer=answer, slots={})
@@ -698,6 +719,12 @@ class Exchange:
             return failed
         return self._failed(account, key, whose, failed)
 
+    def missed(self) -> None:
+        """Any chat may have been written to."""
+        self._store.raise_all()
+        if self.watchers is not None:
+            self.watchers.purged(None)
+
     def written(self, chat: Chat) -> None:
         """Another replica has written to the chat."""
         self._raise(chat)
@@ -816,8 +843,11 @@ class Exchange:
         return keep_nothing(heard.answer, OWN, sent_at)
 
     async def _end_write(self, chat: Chat) -> None:
-        self._raise(chat)
-        if self._replicas is not None:
+        if self._replicas is None:
+            self._raise(chat)
+        else:
+            # Who watches hears of it when the others know.
+            self._store.raise_generation(chat)
             # 1 this replica knows, 2 the others do, 3 what was fetched from them in between is old.
             try:
                 await self._replicas.write_ended(chat)

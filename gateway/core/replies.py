@@ -215,11 +215,12 @@ def _cache_status(result: Delivered, now: float) -> str:
     entry = result.entry
     status = entry.answer.status
     match result.how:
-        case How.HIT | How.WAITED | How.STREAM:
+        case How.HIT | How.STREAM:
             return hit_status(entry.fresh_until, now)
-        case How.STALE:
+        case How.STALE | How.WAITED:
             because = "" if result.instead_of is None else f"; detail={result.instead_of.slug}"
-            return f"hit; ttl={min(-1, math.floor(entry.fresh_until - now))}{because}"
+            ttl_s = math.floor(entry.fresh_until - now)
+            return f"hit; ttl={min(-1, ttl_s) if result.how is How.STALE else ttl_s}{because}"
         case How.MISS:
             stored = "; stored" if entry.fresh_until > entry.sent_at else ""
             return f"fwd=miss; fwd-status={status}{stored}"

@@ -14,6 +14,8 @@ from gateway.edge.deadlines import reset, unsent
 #: Who has left more than this untaken gets no further message. Before it nothing is dropped, whatever its
 #: length: the first message may be a long document.
 MAX_UNSENT_BYTES = 262_144
+#: How much later who seems to have taken nothing is looked at once more.
+LATE_S = 0.25
 
 
 class Outlet:
@@ -38,6 +40,7 @@ class Outlet:
         #: So much is unsent at most; to know it exactly takes a system call.
         self._unsent = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._is_late = False
 
     @property
     def is_open(self) -> bool:
@@ -96,6 +99,7 @@ class Outlet:
 
     def _look_later(self) -> None:
         self._due = self._written
+        self._is_late = False
         self._timer = asyncio.get_running_loop().call_later(self._send_s(), self._look)
 
     def _look(self) -> None:
@@ -104,6 +108,11 @@ class Outlet:
             return
         self._unsent = unsent(self._transport)
         if self._written - self._unsent < self._due:
-            reset(self._transport)
+            if self._is_late:
+                reset(self._transport)
+            else:
+                # Encrypted, what is on its way counts for a little more than was written.
+                self._is_late = True
+                self._timer = asyncio.get_running_loop().call_later(LATE_S, self._look)
         elif self._unsent:
             self._look_later()

@@ -29,8 +29,8 @@ from gateway.push.messages import HEARTBEAT, message
 COME_BACK_MS = 3000
 #: The head of a reply that is not written by then will not be, in seconds.
 BEGUN_WITHIN_S = 5.0
-_NUMBER = re.compile(rb"[0-9]{1,18}")
-_COMING_BACK = frozenset({Reason.POLICIES_CHANGED, Reason.DRAINING})
+_NUMBER = re.compile(rb"[0-9]{1,17}")
+_COMING_BACK = frozenset({Reason.DRAINING, Reason.POLICIES_CHANGED, Reason.TOKEN_EXPIRED})
 
 
 class Watcher(Protocol):
@@ -58,7 +58,7 @@ class House(Protocol):
 
     def dead_of(self, granted: Granted) -> Reason | None: ...
     def safely(self, do: Callable[[], None], watcher: Watcher | None = None) -> None: ...
-    def begun(self, stream: OpenStream) -> None: ...
+    def begun(self, stream: OpenStream, first: Heard) -> None: ...
     def ended(self, stream: OpenStream) -> None: ...
 
 
@@ -68,7 +68,10 @@ def why_dead(dead_when: DeadWhen, wall: float, version: int) -> Reason | None:
         return None
     if wall >= dead_when.expires_at:
         return Reason.TOKEN_EXPIRED
-    return Reason.POLICIES_CHANGED if version != dead_when.policies_version else Reason.TOKEN_REVOKED
+    if dead_when.is_revoked(dead_when.client):
+        return Reason.TOKEN_REVOKED
+    # New policies, new keys, or the token itself: who asks again is told which.
+    return Reason.POLICIES_CHANGED
 
 
 class OpenStream:
@@ -76,7 +79,7 @@ class OpenStream:
 
     def __init__(self, request: Request, granted: Granted, first: Heard, house: House) -> None:
         self.granted = granted
-        self.first = first
+        self._first: Heard | None = first
         self.request = request
         self._house = house
         self._is_of_events = granted.target.resource.stream is Streaming.EVENTS
@@ -93,12 +96,14 @@ class OpenStream:
 
     def begin(self, sink: Sink) -> None:
         """The head of the reply has been written."""
-        if self._is_closed:
+        # It is told, and not held for as long as the stream lasts.
+        first, self._first = self._first, None
+        if self._is_closed or first is None:
             sink.close()
             return
         self._sink = sink
         self._written_at = self._house.clock.now()
-        self._house.begun(self)
+        self._house.begun(self, first)
 
     def lost(self) -> None:
         """Nobody is there any more."""

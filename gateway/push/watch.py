@@ -84,14 +84,10 @@ class Watch:
         self._is_old = True
         self._stir.set()
 
-    def answer(self, first: Entry) -> Entry | Refusal:
-        """The newest there is for who has this; or why there is none that may still be served."""
+    def answer(self, first: Entry) -> Entry:
+        """The newest there is, for who has this; it may be old."""
         newest = self.newest.entry
-        entry = newest if newest.sent_at >= first.sent_at else first
-        trouble = self.trouble
-        if trouble is None or self._house.clock.now() < entry.stale_until:
-            return entry
-        return Refusal(trouble.reason, retry_after_s=trouble.retry_after_s)
+        return newest if newest.sent_at >= first.sent_at else first
 
     def _each(self, tell: Callable[[Watcher], None]) -> None:
         for watcher in list(self.watchers):
@@ -107,10 +103,12 @@ class Watch:
             self._polled_at = self._house.clock.now()
             writes = self._writes
             heard, trouble = await self._poll()
-            # A write that came meanwhile may not be in it: then it is asked for again.
-            if writes == self._writes:
-                self._is_old = False
+            # A write that came meanwhile may not be in it: then it is asked for again. But who goes on
+            # writing must not keep it from everybody for ever: it is newer than what they have.
+            is_overtaken = writes != self._writes
+            if not is_overtaken or self._polled_at - self.newest.entry.sent_at >= MAX_RETRY_S:
                 self._landed(heard, trouble)
+                self._is_old = is_overtaken
 
     def _landed(self, heard: Heard | None, trouble: Failed | Refusal | None) -> None:
         if trouble is None and heard is not None:

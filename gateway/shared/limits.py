@@ -95,6 +95,9 @@ class SharedLimiter:
     def leave(self, client: Client, resource: str | None) -> None:
         self._memory.leave(self._divided(client, resource).here, resource)
 
+    def rejoin(self, client: Client, resource: str | None) -> None:
+        self._memory.rejoin(self._divided(client, resource).here, resource)
+
     def fetch(self, client: Client, resource: str) -> Standing | None:
         return self._memory.fetch(self._divided(client, resource).here, resource)
 

@@ -254,6 +254,9 @@ class _InFlightMeter:
             raise RuntimeError(f"{self.limit}: more requests have left than had entered")
         self._count.used -= 1
 
+    def rejoin(self) -> None:
+        self._count.used += 1
+
 
 # -- lanes --------------------------------------------------------------------------------------------------
 
@@ -340,6 +343,11 @@ class Lane:
         """A request that has entered has ended."""
         for meter in self._in_flight:
             meter.leave()
+
+    def rejoin(self) -> None:
+        """One that has left goes on, whatever there is room for."""
+        for meter in self._in_flight:
+            meter.rejoin()
 
     def fetch(self, now: float, wall: float) -> Standing | None:
         """Charge a fetch; or, if that violates a limit, charge nothing and say how the client stands."""
@@ -433,6 +441,10 @@ class MemoryLimiter:
     def leave(self, client: Client, resource: str | None) -> None:
         """A request that has entered has ended; `client` is the very value it entered with."""
         self.lane(client, resource).leave()
+
+    def rejoin(self, client: Client, resource: str | None) -> None:
+        """A request that has left goes on, and will leave again."""
+        self.lane(client, resource).rejoin()
 
     def fetch(self, client: Client, resource: str) -> Standing | None:
         """Charge a fetch; or, if that violates a limit, charge nothing and say how the client stands."""

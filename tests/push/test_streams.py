@@ -182,8 +182,8 @@ def _expire(sim: Following) -> None:
 @pytest.mark.parametrize(
     ("why", "slug", "comes_back"),
     [
-        ("expired", "token-expired", False),
-        ("revoked", "token-revoked", False),
+        ("expired", "token-expired", True),
+        ("revoked", "policies-changed", True),
         ("client", "token-revoked", False),
         ("policies", "policies-changed", True),
         ("drained", "draining", True),

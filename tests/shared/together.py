@@ -121,7 +121,7 @@ class Replica:
         self.flights.purged()
 
     def _missed(self) -> None:
-        self.world.store.raise_all()
+        self.world.exchange.missed()
 
     def _landed(self, said: Said) -> None:
         self.flights.landed(said)

@@ -156,14 +156,17 @@ async def test_an_expired_token_ends_it(here: World) -> None:
 async def test_revocation_and_reload_end_it(tmp_path: Path) -> None:
     async with changeable(tmp_path) as it:
         path = chat_path(it.chat(), "/info")
-        async with told(it, path, token=it.token(jti="one")) as one, told(it, path, token=it.token()) as two:
+        token = it.token(jti="one")
+        async with told(it, path, token=token) as one, told(it, path, token=it.token()) as two:
             await has(lambda: one.kinds == two.kinds == ["info"])
             said = {"jti": "one", "issuer": "https://issuer.example", "note": "a test"}
             wire_answer = await revoke(it, said)
             assert wire_answer == 201
             await one.follower.ended
-            assert one.documents("closed")[0]["type"].endswith(":token-revoked")
-            assert one.follower.retry_s is None
+            # Whether its keys have changed or it was revoked is told to who asks again.
+            assert one.documents("closed")[0]["type"].endswith(":policies-changed")
+            assert one.follower.retry_s is not None
+            assert (await it.get(path, authorization=f"Bearer {token}")).problem == "token-revoked"
             assert two.kinds == ["info"]
             edit(it.stage.config.parent / "policies/clients/bff.yaml", "priority: high", "priority: normal")
             assert (await reload(it)).json()["changed"]
@@ -301,3 +304,27 @@ async def test_nothing_is_asked_for_nobody(here: World) -> None:
     before = here.upstream_requests
     await asyncio.sleep(1.3)
     assert here.upstream_requests == before
+
+
+# -- beside the rest ----------------------------------------------------------------------------------------
+
+
+async def test_a_second_stream_is_a_stream_too(here: World) -> None:
+    """The short cut knows documents only."""
+    path = chat_path(here.chat(), "/info")
+    token = here.token()
+    for _ in range(3):
+        async with told(here, path, token=token) as it:
+            await has(lambda: it.kinds == ["info"])
+
+
+async def test_a_long_poll_is_not_in_flight_while_it_waits(tmp_path: Path) -> None:
+    one = policies_with(tmp_path / "one", "priority: high", "priority: high\n    limits: {in_flight: 1}")
+    async with world(tmp_path, environ={"POLICIES": one}) as it:
+        path = chat_path(it.chat(), "/info")
+        etag = (await it.get(path)).header("etag") or ""
+        waiting = asyncio.create_task(it.get(path, if_none_match=etag, prefer="wait=2"))
+        await has(lambda: len(it.gateway.hub.watches()) == 1)
+        assert [(await it.get(path)).status for _ in range(3)] == [200] * 3
+        assert (await waiting).status == 304
+        assert (await it.get(path)).status == 200

@@ -2,7 +2,9 @@
 // All that comes from the server is written as text, never as markup.
 
 const KEPT = "chat-gateway-token";
+// Seconds in the picture: at most and at least.
 const PAST = 300;
+const FEWEST = 60;
 const LONGEST_WAIT_MS = 15000;
 // The feed speaks each second. A connection that is silent this long is dead, whatever TCP thinks.
 const SILENCE_MS = 10000;
@@ -39,7 +41,7 @@ function table(id, caption, heads, rows) {
     if (!rows.length) return [made("p", "None.", { class: "quiet" })];
     const whole = made("table");
     const head = made("tr");
-    const numeric = heads.map((_, at) => at > 0 && rows.every((row) => /^[\d.,–-]+( ?(%|ms|s|MiB|KiB))?$/.test(row[at])));
+    const numeric = heads.map((name, at) => at > 0 && name !== "Account" && rows.every((row) => /^[\d.,–-]+( ?(%|ms|s|MiB|KiB))?$/.test(row[at])));
     heads.forEach((name, at) => head.append(made("th", name, { scope: "col", class: numeric[at] ? "n" : "t" })));
     const body = made("tbody");
     for (const row of rows) {
@@ -90,7 +92,7 @@ async function ask(path, options = {}) {
   let words = text.trim();
   try {
     const said = JSON.parse(text);
-    words = said.detail ?? said.error ?? said.title ?? words;
+    words = said.faults?.join("; ") ?? said.error ?? words;
   } catch { /* it was no JSON: the text says it */ }
   throw new Refused(reply.status, `${reply.status}: ${phrase(words)}`);
 }
@@ -141,6 +143,7 @@ async function follow() {
     mine.leave = leave;
     try {
       const reply = await ask("live", { signal: leave.signal });
+      if (feed !== mine) return leave.abort();
       enter();
       failures = 0;
       await read(reply, leave);
@@ -167,7 +170,7 @@ function enter() {
   $("connection").className = "good";
   if ($("keep").checked) sessionStorage.setItem(KEPT, token);
   $("token").value = "";
-  if (first) $("main").focus();
+  if (first) $("main").focus({ preventScroll: true });
 }
 
 function shut(words) {
@@ -233,7 +236,9 @@ function show(now) {
 
 function chart() {
   const highest = Math.max(1, ...samples.map((one) => Math.max(one.requests, one.upstream)));
-  const line = (name) => samples.map((one, at) => `${(600 * (PAST - samples.length + at)) / (PAST - 1)},${155 - (150 * one[name]) / highest}`).join(" ");
+  // A gateway that has just begun fills the picture as well.
+  const span = Math.max(FEWEST, samples.length);
+  const line = (name) => samples.map((one, at) => `${(600 * (span - samples.length + at)) / (span - 1)},${155 - (150 * one[name]) / highest}`).join(" ");
   const polyline = (kind, points) => {
     const drawing = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
     drawing.setAttribute("class", kind);
@@ -253,6 +258,8 @@ function chart() {
 
 function outcomes(all) {
   const rows = Object.entries(all).sort((one, other) => other[1] - one[1]);
+  if (drawn.get("bars") === JSON.stringify(rows)) return;
+  drawn.set("bars", JSON.stringify(rows));
   const whole = rows.reduce((sum, [, n]) => sum + n, 0);
   table("outcomes", "Requests by outcome", ["Outcome", "Requests", "Share", "Bar"], rows.map(([name, n]) => [name, count(n), share(n, whole), ""]));
   $("outcomes").querySelectorAll("tbody td:last-child").forEach((cell, at) => {
@@ -270,6 +277,7 @@ $("sign-in").addEventListener("submit", (event) => {
   // What a header cannot carry would look like a lost connection.
   if (!/^[\x21-\x7e]+$/.test(token)) return shut("A token has no spaces and no letters beyond ASCII.");
   say("connection", "Signing in");
+  feed?.leave?.abort();
   follow();
 });
 
@@ -300,8 +308,10 @@ $("explain").addEventListener("submit", async (event) => {
   event.preventDefault();
   say("explain-error", "");
   $("explained").replaceChildren();
+  const mine = feed;
   try {
     const said = await post("explain", question());
+    if (feed !== mine) return;
     const steps = made("ol");
     for (const { step, says } of said.steps) {
       const line = made("li");
@@ -313,7 +323,7 @@ $("explain").addEventListener("submit", async (event) => {
       if (value) $("explained").append(made("h3", name), made("pre", JSON.stringify(value, null, 2)));
     }
   } catch (error) {
-    say("explain-error", error.message);
+    if (feed === mine) say("explain-error", error.message);
   }
 });
 
@@ -349,12 +359,14 @@ $("cancel").addEventListener("click", () => $("confirm").close());
 $("confirming").addEventListener("submit", async (event) => {
   event.preventDefault();
   $("confirm").close();
+  const mine = feed;
   try {
     const { purged, shared } = await post("purge", chosen());
+    if (feed !== mine) return;
     const others = known(shared) ? (shared ? " The other replicas were told." : " The other replicas could not be told.") : "";
     say("purged", `Purged ${count(purged)} entries.${others}`);
   } catch (error) {
-    say("purged", `Not purged: ${error.message}`);
+    if (feed === mine) say("purged", `Not purged: ${error.message}`);
   }
 });
 
