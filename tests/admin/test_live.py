@@ -37,8 +37,8 @@ async def test_the_page_needs_no_token_and_may_do_nothing_but_its_own(path: str)
     assert (response.status, response.body) == (200, (PAGE / name).read_bytes())
     assert response.headers["content-type"] == f"text/{media_type}; charset=utf-8"
     assert response.headers["content-security-policy"] == (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none';"
-        " form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     assert response.headers["referrer-policy"] == "no-referrer"
     assert response.headers["cache-control"] == "no-store"

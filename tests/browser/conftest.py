@@ -17,8 +17,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         yield it
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    # No longer: while it is there, so is a loop of its own, in which no other test could run another.
     if CHROMIUM is None:
         pytest.skip("chromium is not installed (Debian: chromium)")
     with chromium() as it:
