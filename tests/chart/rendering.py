@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable, Iterator, Mapping
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,16 +50,27 @@ def chart() -> Chart:
 
 def render(values: Values, *, name: str = RELEASE) -> Mapping[str, str]:
     """Each template that has something to say, by its name in `templates/`."""
-    found = chart().render(dict(values), name=name, namespace="chat")
-    prefix = f"{chart().name}/templates/"
+    return dict(_rendered(chart(), json.dumps(values), name))
+
+
+def objects(values: Values, *, name: str = RELEASE) -> list[Json]:
+    """What would be applied."""
+    return deepcopy(_objects(chart(), json.dumps(values), name))
+
+
+# Helm sees no more of the values than their text, and most tests ask about the same few.
+@cache
+def _rendered(it: Chart, values: str, name: str) -> Mapping[str, str]:
+    found = it.render(json.loads(values), name=name, namespace="chat")
+    prefix = f"{it.name}/templates/"
     return {
         path.removeprefix(prefix): text.strip() + "\n" for path, text in sorted(found.items()) if text.strip()
     }
 
 
-def objects(values: Values, *, name: str = RELEASE) -> list[Json]:
-    """What would be applied."""
-    texts = (text for path, text in render(values, name=name).items() if path.endswith(".yaml"))
+@cache
+def _objects(it: Chart, values: str, name: str) -> list[Json]:
+    texts = (text for path, text in _rendered(it, values, name).items() if path.endswith(".yaml"))
     return [document for text in texts for document in yaml.load_all(text, Loader=Strict)]
 
 

@@ -155,7 +155,9 @@ async def test_a_connection_keeps_nothing_of_what_was_answered(tmp_path: Path) -
         fields = {"content-type": "application/json", **it.bearer()}
         await wire.send(message("PUT", chat_path(it.chat(), "/info/visitorName"), fields, body))
         await wire.response()
-        held = [one for one in gc.get_objects() if isinstance(one, Connection) and one.cycle is not None]
+        connections = [one for one in gc.get_objects() if isinstance(one, Connection)]
+        # Not what other tests have left of theirs.
+        held = [one for one in connections if one.site is it.gateway.web and one.cycle is not None]
         assert held
         assert all(not one.cycle.body and not hasattr(one.cycle, "_head") for one in held)
 

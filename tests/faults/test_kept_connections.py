@@ -29,7 +29,9 @@ async def there(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Groun
 async def is_repeated(there: Ground, case: Case, kind: Kind) -> bool:
     """Whether the rule says so; how long the head is, a good answer about another chat tells."""
     chat = there.chat()
-    await there.ask(kind, chat)
+    # A busy machine may not get that far within the deadline.
+    while (await there.ask(kind, chat)).problem == "upstream-timeout":
+        chat = there.chat()
     [good] = there.ledger.of(kind, chat)
     return kind.is_read and case.cuts_before_head(len(good.head))
 
