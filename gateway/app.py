@@ -559,7 +559,7 @@ class Gateway:
 
     async def begin(self) -> None:
         """What has to run while the gateway serves."""
-        for library in ("uvicorn", "asyncio"):
+        for library in ("uvicorn", "asyncio", "opentelemetry"):
             adopt(library, self._log)
         for notice in self.revocations.notices:
             self._log.warning("revocations", notice=notice)

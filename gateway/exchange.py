@@ -754,6 +754,9 @@ class Exchange:
 
     def purged(self, account: str | None, chat: Chat | None = None) -> int:
         """The same in this replica alone."""
+        if account is not None and account not in self._state().accounts:
+            # Heard from another it may be any word, and each would be remembered.
+            return 0
         dropped = self._store.purge(account, chat)
         if self.watchers is not None and chat is not None:
             self.watchers.written(chat)

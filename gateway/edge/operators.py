@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -34,9 +35,17 @@ class Operator(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
+        self._give_up_on_the_dead(transport)
         self._wait()
         if len(self.waiting) > MAX_OPERATORS:
             next(iter(self.waiting)).transport.abort()
+
+    def _give_up_on_the_dead(self, transport: asyncio.Transport) -> None:
+        # The little that /live writes fits the system's buffer for many minutes, whoever is gone.
+        connected = transport.get_extra_info("socket")
+        if connected is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            untaken_ms = int(self.timeout_keep_alive * 1000)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, untaken_ms)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is kept of it."""

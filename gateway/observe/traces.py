@@ -31,6 +31,9 @@ from gateway.observe.logs import hashed
 
 #: How long the end waits for a collector.
 CLOSE_S = 2.0
+#: What is longer is dropped before it is read: nobody has to pass on more (W3C Trace Context §3.3.1.5), and
+#: whoever sends it may be nobody yet.
+MAX_FIELD_BYTES = 512
 _FIELDS = (b"traceparent", b"tracestate")
 #: Any other is `_OTHER`, as the conventions have it.
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -150,7 +153,8 @@ def exporter(name: str) -> SpanExporter:
 
 
 def _carrier(fields: Fields) -> dict[str, str]:
-    return {name.decode(): fields[name].decode("latin-1") for name in _FIELDS if name in fields}
+    said = {name: fields[name] for name in _FIELDS if name in fields}
+    return {name.decode(): of.decode("latin-1") for name, of in said.items() if len(of) <= MAX_FIELD_BYTES}
 
 
 def _of(target: Target | None) -> dict[str, str]:

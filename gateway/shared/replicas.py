@@ -28,6 +28,8 @@ WHOLE_S = 1.0
 ACKNOWLEDGED_S = 0.050
 #: A path of 8 KB and what is said of it is a fourth of that.
 MAX_MESSAGE_BYTES = 65_536
+#: How many steps a purge may take, each over some five hundred keys: no Redis has it go on for ever.
+MAX_STEPS = 100_000
 #: How many marks may be on their way.
 MAX_MARKS = 16
 
@@ -252,10 +254,15 @@ class Membership:
 
     async def purge(self, account: str | None) -> bool:
         """Drop all that is kept for all, and tell the others of which account, or None, that is meant."""
-        cursor: str | None = await self._commands.purge(account, "0")
-        while cursor not in {None, "0"}:
-            cursor = await self._commands.purge(account, cursor)
-        return cursor is not None
+        cursor = "0"
+        for _ in range(MAX_STEPS):
+            following = await self._commands.purge(account, cursor)
+            if following is None:
+                return False
+            if following == "0":
+                return True
+            cursor = following
+        return False
 
     # -- life -----------------------------------------------------------------------------------------------
 

@@ -164,3 +164,16 @@ async def test_who_hangs_up_has_left() -> None:
         await reader.readuntil(b"\r\n0\n")
         writer.close()
         await in_the_end(reading)
+
+
+async def test_who_takes_nothing_of_little_has_to_go_too() -> None:
+    """As when a network is gone: a second's message is small, and the system would take very many."""
+    reading = Reading(now_and_then(1_000_000))
+    async with operated(reading) as at:
+        with contextlib.closing(socket.socket()) as silent:
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            silent.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(silent, at)
+            await loop.sock_sendall(silent, GET)
+            await in_the_end(reading)

@@ -204,3 +204,16 @@ async def test_the_environment_names_the_service(monkeypatch: pytest.MonkeyPatch
             world = Simulation(tracer=collector.traces, log_level="error")
             await world.info(world.chat())
             assert {span.resource.attributes["service.name"] for span in collector.spans()} == {name}
+
+
+@pytest.mark.parametrize(("size", "passed_on"), [(512, True), (513, False)])
+@virtual
+async def test_of_a_long_state_nothing_is_read(size: int, *, passed_on: bool) -> None:
+    collector = Collector()
+    world = Simulation(tracer=collector.traces, log_level="error")
+    state = f"c={'x' * 200},b={'x' * 200},a={'x' * (size - 408)}"
+    assert len(state) == size
+    await world.info(world.chat(), traceparent=SAMPLED, tracestate=state)
+    request, *_ = collector.spans()
+    assert trace_id(request) == TRACE
+    assert bool(request.context.trace_state) == passed_on

@@ -17,8 +17,10 @@ from gateway.core.messages import Chat, Representation
 from gateway.core.replies import Reply
 from gateway.demo.stage import ACCOUNT
 from gateway.emulator import EmulatorConfig, Fault, Hang, Reset
+from gateway.shared.commands import RedisCommands
 from gateway.shared.leases import Role
-from gateway.shared.replicas import ACKNOWLEDGED_S, WHOLE_S
+from gateway.shared.names import Names
+from gateway.shared.replicas import ACKNOWLEDGED_S, WHOLE_S, Heard, Membership
 from gateway.upstream.protection import Breaker, Protection
 from tests.shared.together import DEADLINE_S, LEASE_S, USUAL_S, Replica, Together
 from tests.simulation import (
@@ -224,6 +226,22 @@ async def test_a_purge_without_redis_is_ones_own() -> None:
     assert await first.world.exchange.purge(None) == (1, False)
     assert outcome(await second.world.info(chat)) == "hit"
     await together.end()
+
+
+class _Endless:
+    """A Redis in which there is always more to purge."""
+
+    async def run(self, *_: object) -> bytes:
+        return b"7"
+
+
+@virtual
+async def test_a_purge_ends_whatever_redis_says() -> None:
+    def nobody(_: object = None) -> None: ...
+
+    commands = RedisCommands(_Endless(), Names("test"), "replica-0", lease_s=LEASE_S)
+    heard = Heard(nobody, nobody, nobody, nobody, nobody, nobody)
+    assert not await Membership("replica-0", commands, heard, lambda: 0.0).purge(None)
 
 
 @virtual
