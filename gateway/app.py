@@ -145,7 +145,7 @@ class Gateway:
         self.overload = Overload(lambda: self._overload_bounds, clock.now, random.random)
         charging: Limiter = limiter if self.cluster is None else self.cluster.limiter
         self.short_cut = self._short_cut(store, charging) if settings.short_cut else None
-        self.exchange = self._exchange(store, charging)
+        self.exchange = self._exchange(store, charging, usage)
         self.metrics.gauges = self._gauges(store, usage)
         #: The clients' listener's, and the private one's. What is loaded into them is shown from then on.
         self.tls = parts.tls(settings.tls), parts.tls(settings.admin_tls)
@@ -178,7 +178,7 @@ class Gateway:
             safely=self.safely,
         )
 
-    def _exchange(self, store: MemoryStore, limiter: Limiter) -> Exchange:
+    def _exchange(self, store: MemoryStore, limiter: Limiter, usage: Usage) -> Exchange:
         self._description = described(self._configuration)
         exchange = Exchange(
             state=lambda: self._state,
@@ -207,7 +207,7 @@ class Gateway:
             bounds=lambda: Bounds(self.settings.push.heartbeat_ms / 1000),
             random=random.random,
         )
-        self.live = Live(self.metrics, self._observer.recent, self._sights(limiter), self._clock)
+        self.live = Live(self.metrics, usage, self._observer.recent, self._sights(limiter), self._clock)
         return exchange
 
     def _operations(self) -> Operations:

@@ -26,7 +26,7 @@ from typing import Any, TypeVar, assert_never
 
 from gateway.core.access import Claims, Grant, Shadow, identify
 from gateway.core.answers import Undressed, render, undress
-from gateway.core.errors import Reason, Refusal
+from gateway.core.errors import Reason, Refusal, too_often
 from gateway.core.freshness import (
     DEFAULT_CHAT_TIMEOUT_S,
     Contact,
@@ -49,7 +49,7 @@ from gateway.core.freshness import (
 from gateway.core.headers import dress
 from gateway.core.judgement import Granted, Judged, Refused, judge
 from gateway.core.known import known
-from gateway.core.limits import UNCOUNTED, Standing
+from gateway.core.limits import UNCOUNTED
 from gateway.core.links import LinkMap
 from gateway.core.messages import Answer, Chat, Key, Representation, UpstreamRequest
 from gateway.core.paths import DESCRIPTION, Target
@@ -289,7 +289,7 @@ class Exchange:
         resource = None if judged.target is None else judged.target.resource.name
         standing = await self.limiter.enter(client, resource)
         if standing.violated:
-            refused = Refused(too_often(client, standing), client, judged.target)
+            refused = Refused(too_often(client.name, standing), client, judged.target)
             return refused.trip().charged(standing)
         try:
             trip = judged.trip() if isinstance(judged, Refused) else await self._serve(judged, request)
@@ -306,7 +306,7 @@ class Exchange:
         resource = None if target is None else target.resource.name
         standing = await self.limiter.enter(client, resource)
         if standing.violated:
-            refusal = too_often(client, standing)
+            refusal = too_often(client.name, standing)
             return Shadow(client.name, refusal.reason.slug, refusal.rule or "")
         entered.append((client, resource))
         return shadow
@@ -317,15 +317,15 @@ class Exchange:
         return await (self._read if judged.target.is_read else self._write)(judged, request)
 
     async def _read(self, granted: Granted, request: Request) -> Trip:
-        waits_until = None if request.wait_s is None else self.clock.now() + request.wait_s
+        wait_s = 0 if request.wait_s is None else min(request.wait_s, self._max_wait_s())
+        waits_until = self.clock.now() + wait_s
         entered, opened = granted, False
         for _ in range(MAX_MOVES):
             epoch = self._state().epoch
             result = await self._deliver(granted)
-            if waits_until is not None and isinstance(result, Delivered):
-                # Who only waits is no work, and nothing in flight.
-                with self._aside(entered):
-                    result = await self._held_back(granted, request, result, waits_until - self.clock.now())
+            if wait_s and isinstance(result, Delivered):
+                left_s = waits_until - self.clock.now()
+                result = await self._held_back(granted, entered, request, result, left_s)
             # What it has caused stays, also where it is judged again.
             opened = opened or (isinstance(result, Delivered) and result.opened)
             if opened and isinstance(result, Delivered) and not result.opened:
@@ -354,15 +354,16 @@ class Exchange:
             self._overload.enter()
 
     async def _held_back(
-        self, granted: Granted, request: Request, result: Delivered, wait_s: float
+        self, granted: Granted, entered: Granted, request: Request, result: Delivered, wait_s: float
     ) -> Result:
         """A long poll's answer: this one if it is news to its client, else the next one that is."""
-        wait_s = min(wait_s, self._max_wait_s())
         # What is answered with a stream needs no wait.
         is_streamed = granted.target.streamed or granted.target.resource.stream is None
         if self.watchers is None or is_streamed or wait_s <= 0 or result.entry.answer.status != 200:
             return result
-        entry = await self.watchers.change(request, granted, result.entry, wait_s)
+        # Who only waits is no work, and nothing in flight.
+        with self._aside(entered):
+            entry = await self.watchers.change(request, granted, result.entry, wait_s)
         if entry is None:
             return result
         if isinstance(entry, Refusal):
@@ -370,7 +371,9 @@ class Exchange:
         if not self._is_fresh(granted.target, entry):
             # What is to be done about one that is old by now is the same as ever.
             late = await self._deliver(granted)
-            return replace(late, how=How.WAITED) if isinstance(late, Delivered) else late
+            if not isinstance(late, Delivered):
+                return late
+            return replace(late, how=How.WAITED, opened=late.opened or result.opened)
         return Delivered(entry, How.WAITED, opened=result.opened)
 
     def _is_fresh(self, target: Target, entry: Entry) -> bool:
@@ -457,7 +460,7 @@ class Exchange:
                 return DRAINED
             standing = self.limiter.fetch(client, target.resource.name)
             if standing is not None:
-                return too_often(client, standing)
+                return too_often(client.name, standing)
             turn = self._turns[key] = _Turn(self._ticket(target, client))
             if self._replicas is None:
                 turn.needed.set_result(None)
@@ -726,10 +729,7 @@ class Exchange:
             self.watchers.purged(None)
 
     def written(self, chat: Chat) -> None:
-        """Another replica has written to the chat."""
-        self._raise(chat)
-
-    def _raise(self, chat: Chat) -> None:
+        """The chat was written to, here or by another replica."""
         self._store.raise_generation(chat)
         if self.watchers is not None:
             self.watchers.written(chat)
@@ -808,7 +808,7 @@ class Exchange:
             return hold
         standing = self.limiter.fetch(client, target.resource.name)
         if standing is not None:
-            return too_often(client, standing)
+            return too_often(client.name, standing)
         ticket = self._ticket(target, client)
         busy = await self._budget.enter(ticket)
         if busy is not None:
@@ -846,16 +846,14 @@ class Exchange:
         return keep_nothing(heard.answer, OWN, sent_at)
 
     async def _end_write(self, chat: Chat) -> None:
-        if self._replicas is None:
-            self._raise(chat)
-        else:
-            # Who watches hears of it when the others know.
-            self._store.raise_generation(chat)
-            # 1 this replica knows, 2 the others do, 3 what was fetched from them in between is old.
-            try:
+        # 1 this replica knows, 2 the others do, 3 what was fetched from them in between is old.
+        # Who watches hears of it when the others know.
+        try:
+            if self._replicas is not None:
+                self._store.raise_generation(chat)
                 await self._replicas.write_ended(chat)
-            finally:
-                self._raise(chat)
+        finally:
+            self.written(chat)
 
     # -- what is known of a chat -----------------------------------------------------------------------
 
@@ -906,14 +904,6 @@ async def _boarded(flying: _Flying, patience_s: float) -> bool:
             (turn, flying.task), timeout=max(0.0, patience_s), return_when=asyncio.FIRST_COMPLETED
         )
     return turn.done() or flying.task.done()
-
-
-def too_often(client: Client, standing: Standing) -> Refusal:
-    """The refusal of a client that broke a limit."""
-    rule = f"{client.name}/limits/{standing.violated[0]}"
-    return Refusal(
-        Reason.RATE_LIMITED, client.name, None, standing.retry_after_s, rule=rule, standing=standing
-    )
 
 
 def bare(entry: Entry) -> Entry:

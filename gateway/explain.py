@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from gateway.core.access import Claims
-from gateway.core.errors import Refusal
+from gateway.core.errors import Refusal, too_often
 from gateway.core.freshness import Entry, Failed, Fetch, Hold, Serve
 from gateway.core.headers import dress
 from gateway.core.judgement import Granted, Judged, Refused
@@ -29,7 +29,7 @@ from gateway.core.replies import How
 from gateway.core.requests import Request
 from gateway.core.views import FULL, View
 from gateway.core.writes import dressed
-from gateway.exchange import Exchange, too_often
+from gateway.exchange import Exchange
 
 Steps = tuple[tuple[str, str], ...]
 
@@ -94,7 +94,7 @@ async def explain(exchange: Exchange, request: Request, claims: Claims | None = 
         standing = await exchange.limiter.peek(judged.client, _resource(judged))
         steps += (("limit", _standing(standing)),)
         if standing.violated:
-            return Explanation.of(too_often(judged.client, standing), steps)
+            return Explanation.of(too_often(judged.client.name, standing), steps)
     if isinstance(judged, Refused):
         return Explanation.of(judged.refusal, steps)
     ending = await _ending(exchange, judged, request)
@@ -194,7 +194,7 @@ def _alone(exchange: Exchange, granted: Granted, how: How, sent: UpstreamRequest
 
 def _may_not_fetch(exchange: Exchange, granted: Granted) -> Refusal | None:
     standing = exchange.limiter.peek_fetch(granted.client, granted.target.resource.name)
-    return None if standing is None else too_often(granted.client, standing)
+    return None if standing is None else too_often(granted.client.name, standing)
 
 
 # -- what each step says: for somebody who was woken by it ---------------------------------------------------
@@ -232,7 +232,7 @@ def _place(target: Target) -> str:
 async def _shadows(exchange: Exchange, judged: Judged) -> AsyncIterator[tuple[str, str]]:
     for client, shadow in judged.shadows:
         standing = await exchange.limiter.peek(client, _resource(judged))
-        refusal = too_often(client, standing) if standing.violated else None
+        refusal = too_often(client.name, standing) if standing.violated else None
         said, rule = (shadow.outcome, shadow.rule) if refusal is None else (refusal.reason.slug, refusal.rule)
         yield "shadow", f"were {client.name} in force: {said} by {rule}"
 

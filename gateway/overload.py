@@ -123,3 +123,4 @@ class Overload:
             # Who does not look knows of no lag; what was seen last must not stand for ever.
             self._least_s = self._newer_s = 0.0
             self._greatest_s = [0.0, 0.0]
+            self._due = math.inf

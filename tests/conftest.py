@@ -6,10 +6,14 @@ a test printed, logged, or says when it fails is searched for what must never le
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
+import importlib
 import os
+import sys
 from collections.abc import Generator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -17,8 +21,14 @@ from hypothesis import HealthCheck, settings
 
 from tests.canary import seen
 
-# To read the system's certificates is half of what it takes to make a gateway, and a test makes many.
+# Compiled once for all: for the processes that tests are run in, and for the many that tests start.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# To read the system's certificates is half of what it takes to make a gateway, and a test makes many. Processes
+# do without: nobody whom the system trusts is asked.
 httpx2.create_ssl_context = functools.lru_cache(httpx2.create_ssl_context)
+os.environ["SSL_CERT_FILE"] = os.devnull
 
 settings.register_profile(
     "default", max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -34,6 +44,19 @@ FIRST = (
     *("tests/road/test_short_cut_second.py", "tests/road/test_schedules.py", "tests/wire/test_reload.py"),
     *("tests/wire/test_settings.py", "tests/shared/test_schedules.py", "tests/hostile/test_bytes_first.py"),
 )
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Processes that start at once each compile a share of the tests, and find the rest compiled."""
+    share = getattr(session.config, "workerinput", {"workerid": "gw0", "workercount": 1})
+    if share["workercount"] == 1:
+        return
+    root = session.config.rootpath
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    for file in files[int(share["workerid"].removeprefix("gw")) :: share["workercount"]]:
+        # What is wrong with it is told by the one who collects it.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(file.relative_to(root).with_suffix("").parts))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

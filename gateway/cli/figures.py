@@ -96,9 +96,9 @@ def _accounts(accounts: Sequence[Now]) -> Table:
 
 def _watches(watches: Sequence[Now], total: int) -> Table:
     return _table(
-        (f"chats watched: {total}", "account", "resource", "watchers", "age s", "state"),
+        (f"chats watched: {total}", "account", "resource", "watchers", "age s", "trouble"),
         (
-            (one["chat"], one["account"], one["resource"], one["watchers"], one["age_s"], one["state"])
+            (one["chat"], one["account"], one["resource"], one["watchers"], one["age_s"], one["trouble"])
             for one in watches[:ROWS]
         ),
     )

@@ -50,17 +50,8 @@ _FETCHED = ("jwks_url", "oidc_discovery")
 AT_START = (
     *("listen", "tls", "admin_listen", "admin_tls", "edge", "revocations"),
     *("upstream.deadline_ms", "upstream.max_connections", "upstream.max_answer_bytes", "upstream.proxy"),
-    *(
-        "cache",
-        "memory",
-        "redis_url",
-        "redis",
-        "short_cut",
-        "drain_delay_s",
-        "drain_s",
-        "log_level",
-        "log_one_hit_in",
-    ),
+    *("cache", "memory", "redis_url", "redis", "short_cut", "drain_delay_s", "drain_s"),
+    *("log_level", "log_one_hit_in"),
 )
 
 T = TypeVar("T")

@@ -266,6 +266,14 @@ class Refusal:
         return self.standing.violated
 
 
+def too_often(client: str, standing: Standing) -> Refusal:
+    """The refusal of a client that broke a limit."""
+    rule = f"{client}/limits/{standing.violated[0]}"
+    return Refusal(
+        Reason.RATE_LIMITED, client, retry_after_s=standing.retry_after_s, rule=rule, standing=standing
+    )
+
+
 def problem(
     reason: Reason, representation: Representation, request_id: str, violated: tuple[str, ...] = ()
 ) -> tuple[bytes, bytes]:

@@ -15,7 +15,8 @@ from gateway.core.paths import Line, preferred
 Body = Callable[[int], Awaitable[bytes | Refusal]]
 
 
-def _always() -> bool:
+def always() -> bool:
+    """For whoever is not to be asked whether he is still there."""
     return True
 
 
@@ -52,7 +53,7 @@ class Request:
     peer: str | None = ""
     visitor: str | None = field(default=None, repr=False)
     poll: Poll | None = None
-    is_there: Callable[[], bool] = field(default=_always, repr=False)
+    is_there: Callable[[], bool] = field(default=always, repr=False)
 
     @property
     def wait_s(self) -> int | None:

@@ -25,13 +25,14 @@ class Outlet:
     Over TLS what is unacknowledged is counted encrypted, and without what its transport keeps below.
     """
 
-    #: Whether messages are chunks; else they end with the connection.
-    has_chunks = False
-
-    def __init__(self, stream: Stream, transport: asyncio.Transport, send_s: Callable[[], float]) -> None:
+    def __init__(
+        self, stream: Stream, transport: asyncio.Transport, send_s: Callable[[], float], *, has_chunks: bool
+    ) -> None:
         self._stream = stream
         self._transport = transport
         self._send_s = send_s
+        #: Whether messages are chunks; else they end with the connection.
+        self._has_chunks = has_chunks
         self._is_over = self._is_lost = False
         #: Set when nothing more comes, or nobody is there any more.
         self.ended = asyncio.Event()
@@ -65,13 +66,13 @@ class Outlet:
         if self._unsent > MAX_UNSENT_BYTES:
             reset(self._transport)
         else:
-            self._send(b"%x\r\n%b\r\n" % (len(message), message) if self.has_chunks else message)
+            self._send(b"%x\r\n%b\r\n" % (len(message), message) if self._has_chunks else message)
 
     def close(self) -> None:
         """Nothing more comes."""
         if self._is_over:
             return
-        if self.has_chunks and self.is_open:
+        if self._has_chunks and self.is_open:
             self._transport.write(b"0\r\n\r\n")
         self._is_over = True
         self.ended.set()

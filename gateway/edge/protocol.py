@@ -140,7 +140,8 @@ class Cycle(RequestResponseCycle):
         try:
             made = await site.answer(self._head, self._connection.peer, self.whole_body, self._is_there)
             if made.stream is not None:
-                await self._follow(made, Outlet(made.stream, self.transport, site.stream_send_s))
+                send_s, has_chunks = site.stream_send_s, self._has_chunks
+                await self._follow(made, Outlet(made.stream, self.transport, send_s, has_chunks=has_chunks))
                 return
             if self.flow.write_paused and not self._has_nobody:
                 await self.flow.drain()
@@ -177,7 +178,6 @@ class Cycle(RequestResponseCycle):
             head = made.head
             if self._has_chunks:
                 head += b"transfer-encoding: chunked\r\n"
-                outlet.has_chunks = True
             self._connection.let_follow(outlet, wire(made.status, head, b"", is_last=not self.keep_alive))
             await outlet.ended.wait()
             self._connection.follow_no_more()

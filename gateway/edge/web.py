@@ -16,7 +16,7 @@ from gateway.core.headers import VARY, VARY_WITH_CORS, Fields, Own, join, lines,
 from gateway.core.paths import DESCRIPTION, PREFIX
 from gateway.core.peers import Network, is_trusted, peer_and_visitor
 from gateway.core.replies import Reply
-from gateway.core.requests import Body, Request
+from gateway.core.requests import Body, Request, always
 from gateway.edge.heads import Head
 
 #: When who found no room for a connection may try again.
@@ -25,10 +25,6 @@ TRY_AGAIN_S = (1.0, 2.0, 3.0)
 
 async def _no_body(_max_bytes: int) -> bytes:
     return b""
-
-
-def _is_there() -> bool:
-    return True
 
 
 class Road(Protocol):
@@ -121,7 +117,7 @@ class Web:
         socket_peer: str,
         fields: Fields,
         body: Body,
-        is_there: Callable[[], bool] = _is_there,
+        is_there: Callable[[], bool] = always,
     ) -> Request:
         config = self._config()
         origin = fields.get(b"origin")
@@ -161,9 +157,7 @@ def below(prefix: bytes, path: bytes) -> bytes:
     return path[len(prefix) :] if prefix and is_ours else path
 
 
-_ALLOWED_HEADERS = b", ".join(
-    (
-        *(b"Accept", b"Authorization", b"Content-Type", b"If-None-Match", b"Last-Event-ID", b"Prefer"),
-        *(b"X-HTTP-Method-Override", b"X-Request-ID"),
-    )
+_ALLOWED_HEADERS = (
+    b"Accept, Authorization, Content-Type, If-None-Match, Last-Event-ID, Prefer, X-HTTP-Method-Override,"
+    b" X-Request-ID"
 )

@@ -22,6 +22,7 @@ from gateway.core.replies import How
 from gateway.observe.logs import hashed
 from gateway.observe.metrics import AGES_S, BUCKETS_S, HIT, Durations, Metrics
 from gateway.observe.usage import Usage
+from gateway.ports import Clock
 
 #: How many seconds are remembered, how many may read, and how many messages one of them may be behind.
 PAST_S = 300
@@ -49,10 +50,9 @@ class Ended:
 
 
 class Recent:
-    """The last refusals and failures, and with them who used how much."""
+    """The last refusals and failures."""
 
-    def __init__(self, usage: Usage) -> None:
-        self.usage = usage
+    def __init__(self) -> None:
         self._ended: deque[Ended] = deque(maxlen=RECENT)
 
     def refused(self, ended: Ended) -> None:
@@ -79,13 +79,6 @@ class Watched(Protocol):
     def sent_at(self) -> float: ...
     @property
     def trouble(self) -> str | None: ...
-
-
-class Clock(Protocol):
-    """Monotonic seconds, and those of the calendar."""
-
-    def now(self) -> float: ...
-    def wall(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +151,9 @@ class Reader:
 class Live:
     """The last seconds, and who reads along. `tick` is to be called once a second."""
 
-    def __init__(self, metrics: Metrics, recent: Recent, sights: Sights, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics, usage: Usage, recent: Recent, sights: Sights, clock: Clock) -> None:
         self._metrics = metrics
+        self._usage = usage
         self._recent = recent
         self._sights = sights
         self._clock = clock
@@ -179,7 +173,7 @@ class Live:
         if not self._readers:
             self._before, self._per_second = None, {}
             return
-        self._time({name: used.requests for name, used in self._recent.usage.since_start().items()})
+        self._time({name: used.requests for name, used in self._usage.since_start().items()})
         message = _message("now", self._now())
         for reader in self._readers:
             reader.tell(message)
@@ -259,7 +253,7 @@ class Live:
 
     def _clients(self) -> list[dict[str, object]]:
         """The busiest: first those who are just now."""
-        used, streams = self._recent.usage.since_start(), Counter[str]()
+        used, streams = self._usage.since_start(), Counter[str]()
         for (client, _), count in self._metrics.streams.items():
             streams[client] += count
         names = nlargest(
@@ -287,7 +281,7 @@ class Live:
             "resource": watched.resource,
             "watchers": watched.watchers,
             "age_s": round(max(0.0, self._clock.now() - watched.sent_at), 3),
-            "state": watched.trouble,
+            "trouble": watched.trouble,
         }
 
     def _accounts(self) -> list[dict[str, object]]:

@@ -29,8 +29,8 @@ K = TypeVar("K", bound=tuple[str, ...])
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: A TTL is a second where a chat lives; what outlives its chat is kept for minutes.
 AGES_S = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 10.0, 30.0, 60.0, 300.0)
-#: 8 s is how long the vendor's own 40 lets anything be served without contact, and 32 s what is left then.
-SLACKS_S = (0.0, 1.0, 2.0, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0)
+#: Nothing is served for longer than leaves 32 s, whatever a chat's timeout is; the vendor's own is 40 s.
+SLACKS_S = (0.0, 15.0, 30.0, 31.0, 32.0, 33.0, 34.0, 36.0, 38.0, 39.0, 40.0, 60.0)
 HIT = How.HIT.value
 #: Memory, processor time and open files, by the names that all Prometheus clients give them.
 _PROCESS = ProcessCollector(registry=None)

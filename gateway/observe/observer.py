@@ -44,7 +44,7 @@ class Observer:
         #: How many have no line since there was one for all, and when that was.
         self._crowd = 0
         self._crowd_at = -math.inf
-        self.recent = Recent(usage)
+        self.recent = Recent()
         self._hits: dict[tuple[str, str, str], Hits] = {}
 
     def hits(self, client: str, rule: str, resource: str) -> Hits:

@@ -64,7 +64,7 @@ class Traces:
     def request(self, request: Request) -> Iterator[Span]:
         """A request, from the end of its head on."""
         with self._tracer.start_as_current_span(
-            request.method if request.method in _METHODS else "_OTHER",
+            _method(request),
             context=_PROPAGATOR.extract(_carrier(request.fields)),
             kind=SpanKind.SERVER,
             record_exception=False,
@@ -78,7 +78,7 @@ class Traces:
         if not span.is_recording():
             return
         result, target = trip.result, trip.target
-        method = request.method if request.method in _METHODS else "_OTHER"
+        method = _method(request)
         outcome = outcome_of(result)
         span.set_attributes(
             {
@@ -150,6 +150,10 @@ def exporter(name: str) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
     return OTLPSpanExporter()
+
+
+def _method(request: Request) -> str:
+    return request.method if request.method in _METHODS else "_OTHER"
 
 
 def _carrier(fields: Fields) -> dict[str, str]:

@@ -188,7 +188,7 @@ def _read(resource: Resource, *, has_body: bool) -> Iterator[tuple[str, Json]]:
     if is_streamed:
         yield "204", {"description": "The chat has ended: there is nothing more to tell."}
     if resource.cache is not None:
-        yield "304", {"description": "Not modified", "headers": _heads("ETag", "Vary", "X-Request-ID")}
+        yield "304", {"description": "Not modified", "headers": head}
 
 
 def _shown(resource: Resource, representation: Representation) -> Schema:

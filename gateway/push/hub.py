@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.core.errors import Reason, Refusal
+from gateway.core.errors import Reason, Refusal, too_often
 from gateway.core.freshness import Entry
 from gateway.core.judgement import Granted
 from gateway.core.messages import Chat
@@ -199,12 +199,7 @@ class Hub:
         if self._is_drained:
             return Refusal(Reason.DRAINING, client.name)
         standing = self._limiter.watch(client)
-        if standing is None:
-            return None
-        rule = f"{client.name}/limits/{standing.violated[0]}"
-        return Refusal(
-            Reason.RATE_LIMITED, client.name, None, standing.retry_after_s, rule=rule, standing=standing
-        )
+        return None if standing is None else too_often(client.name, standing)
 
     def _joined(self, watcher: Watcher, first: Heard, *, spread: bool) -> Watch:
         target = watcher.granted.target
@@ -252,9 +247,12 @@ class Hub:
                     await asyncio.sleep(0)
                 self.safely(partial(stream.look, heartbeat_s), stream)
             for long_poll in list(self._long_polls):
-                if not long_poll.request.is_there() or self.dead_of(long_poll.granted) is not None:
-                    long_poll.let_go()
+                self.safely(partial(self._look_at, long_poll), long_poll)
         self._looking = None
+
+    def _look_at(self, long_poll: LongPoll) -> None:
+        if not long_poll.request.is_there() or self.dead_of(long_poll.granted) is not None:
+            long_poll.let_go()
 
 
 def _is_spread(target: Target) -> bool:

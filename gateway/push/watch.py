@@ -102,23 +102,24 @@ class Watch:
             await self._until_due()
             self._polled_at = self._house.clock.now()
             writes = self._writes
-            heard, trouble = await self._poll()
+            came = await self._poll()
             # A write that came meanwhile may not be in it: then it is asked for again. But who goes on
             # writing must not keep it from everybody for ever: it is newer than what they have.
             is_overtaken = writes != self._writes
             if not is_overtaken or self._polled_at - self.newest.entry.sent_at >= MAX_RETRY_S:
-                self._landed(heard, trouble)
+                self._landed(came)
                 self._is_old = is_overtaken
 
-    def _landed(self, heard: Heard | None, trouble: Failed | Refusal | None) -> None:
-        if trouble is None and heard is not None:
-            if heard.is_good or heard.end is not None:
-                self.take(heard)
-                return
+    def _landed(self, came: Heard | Failed | Refusal) -> None:
+        if not isinstance(came, Heard):
+            self._fail(came)
+        elif came.is_good or came.end is not None:
+            self.take(came)
+        else:
             # Our read is the caller's fault: there is nothing that anybody could do about it here.
-            trouble = Failed(Reason.UPSTREAM_ERROR)
-        if trouble is None:
-            return
+            self._fail(Failed(Reason.UPSTREAM_ERROR))
+
+    def _fail(self, trouble: Failed | Refusal) -> None:
         self.trouble = trouble
         pause_s = max(RETRY_S, trouble.retry_after_s or 0.0)
         self._retry_at = self._house.clock.now() + min(pause_s, MAX_RETRY_S)
@@ -144,9 +145,8 @@ class Watch:
         gap_s = MIN_GAP_S if entry.fresh_until > entry.sent_at else UNKEPT_S
         return max(entry.fresh_until, self._polled_at + gap_s)
 
-    async def _poll(self) -> tuple[Heard | None, Failed | Refusal | None]:
-        """What it brought, and what went wrong."""
-        refused: Failed | Refusal | None = None
+    async def _poll(self) -> Heard | Failed | Refusal:
+        refused: Refusal | None = None
         tried: set[str] = set()
         for watcher in list(self.watchers):
             granted = watcher.granted
@@ -159,14 +159,13 @@ class Watch:
             target = asking_from(granted.target, self._first()) if self._spread else granted.target
             result = await self._asked(replace(granted, target=target))
             if isinstance(result, Delivered):
-                trouble = None if result.instead_of is None else Failed(result.instead_of)
-                return Heard(target, result.entry), trouble
+                return Heard(target, result.entry) if result.instead_of is None else Failed(result.instead_of)
             if isinstance(result, Failed):
-                return None, result
+                return result
             if isinstance(result, Refusal):
                 # Its fetches are used up, perhaps not another's.
                 refused = result
-        return None, refused or Failed(Reason.UPSTREAM_BUSY)
+        return refused or Failed(Reason.UPSTREAM_BUSY)
 
     async def _asked(self, granted: Granted) -> Result:
         try:

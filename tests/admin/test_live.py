@@ -56,6 +56,10 @@ async def test_all_that_the_page_names_is_there() -> None:
         assert (await Listener().ask("GET", f"/{name}")).status == 200
     # What the policy would not let it do.
     assert not re.search(r"<style|<script>|\sstyle=|\son[a-z]+=", html)
+    # What it is told is text.
+    assert not re.search(
+        r"(inner|outer|Adjacent)HTML|\bwrite\(|DOMParser|Fragment\(", (PAGE / "page.js").read_text()
+    )
 
 
 # -- the reply that lasts ----------------------------------------------------------------------------------

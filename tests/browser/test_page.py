@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from gateway.demo.stage import ACCOUNT
 from tests.browser.driving import PHONE, Seen, faults, opened, private_url, sign_in
-from tests.openapi.ground import Ground
+from tests.openapi.ground import Ground, ground
 from tests.support import World, chat_path
 
 
@@ -96,7 +97,7 @@ def test_a_purged_chat_is_asked_for_again(page: Page, here: Ground) -> None:
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(f"what is kept of chat {chat} of account {ACCOUNT}")
     dialog.get_by_role("button", name="Purge").click()
-    expect(page.locator("#purged")).to_contain_text("Purged 1 entries.")
+    expect(page.locator("#purged")).to_contain_text("Purged: 1.")
     answer = here.wait_for(lambda it: it.get(path))
     assert "fwd=miss" in (answer.header("cache-status") or "")
 
@@ -199,13 +200,29 @@ def test_who_says_so_stays_signed_in_for_this_tab(page: Page, here: Ground) -> N
     assert page.evaluate("sessionStorage.length + localStorage.length") == 0
 
 
+def cut(it: World) -> None:
+    for reader in list(it.gateway.live._readers):
+        reader.end()
+
+
 def test_a_lost_connection_is_told_and_mended(page: Page, here: Ground, seen: Seen) -> None:
     seen.expected = ("ERR_",)
     sign_in(page, here)
     page.context.set_offline(True)
-    here.do(lambda it: it.gateway.live.close())
+    here.do(cut)
     expect(page.locator("#connection")).to_contain_text("Connection lost")
-    seen.expected = ("ERR_", "503 (Service Unavailable)")
     page.context.set_offline(False)
-    expect(page.locator("#connection")).to_contain_text("Connection lost")
+    expect(page.locator("#connection")).to_have_text("Connected", timeout=20_000)
     assert private_url(here) in page.url
+
+
+def test_a_gateway_that_ends_is_told(browser: Browser, seen: Seen, tmp_path: Path) -> None:
+    seen.expected = ("503 (Service Unavailable)",)
+    with (
+        ground(tmp_path, admin={"token_file": "admin-token"}) as ending,
+        opened(browser, ending, seen) as page,
+    ):
+        sign_in(page, ending)
+        ending.do(lambda it: it.gateway.live.close())
+        expect(page.locator("#connection")).to_contain_text("Connection lost")
+    assert (seen.console, seen.elsewhere) == ([], [])

@@ -66,7 +66,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             Panel(
                 "Failed",
                 "Share of 5xx.",
-                [(f"{_rate('requests_total', only=_FAILED)} / {_ASKED}", "")],
+                [(f"({_rate('requests_total', only=_FAILED)} or vector(0)) / {_ASKED}", "")],
                 "percentunit",
                 "stat",
                 width=4,
@@ -85,7 +85,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 [
                     (_ASKED, "clients"),
                     (_UPSTREAM, "upstream"),
-                    (_rate("stream_messages_total"), "messages of streams"),
+                    (_rate("stream_messages_total", only='kind!="heartbeat"'), "messages of streams"),
                 ],
                 "reqps",
             ),
@@ -123,10 +123,10 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             ),
             Panel(
                 "Chats at risk",
-                "How long chats had left at delivery: the lowest hundredth, and how many had below 5 s.",
+                "How long chats had left at delivery: the lowest hundredth, and how many had less than 30 s.",
                 [
                     (_quantile(0.01, "keepalive_slack_seconds"), "p1, in seconds"),
-                    (_rate("keepalive_slack_seconds_bucket", only='le="5.0"'), "below 5 s, a second"),
+                    (_rate("keepalive_slack_seconds_bucket", only='le="30.0"'), "below 30 s, a second"),
                 ],
             ),
             Panel(
@@ -194,7 +194,10 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             Panel(
                 "Event loop",
                 "How late it is.",
-                [(_gauge("event_loop_lag_seconds", "instance", "max"), "{{instance}}")],
+                [
+                    (_gauge("event_loop_lag_seconds", "instance", "max"), "{{instance}}"),
+                    (_gauge("event_loop_lag_max_seconds", "instance", "max"), "{{instance}} at the most"),
+                ],
                 "s",
             ),
             Panel(

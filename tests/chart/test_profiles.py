@@ -71,6 +71,7 @@ EVERYTHING: Values = merged(
             "tlsSecret": "partners-tls",
         },
         "httpRoute": {"annotations": {"team": "chat"}},
+        "traces": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.watch:4318"},
         "monitoring": {
             "labels": {"release": "prometheus"},
             "serviceMonitor": {
@@ -502,3 +503,31 @@ def test_notes_warn_of_what_is_easily_overlooked() -> None:
     assert "forgotten when the pod goes" in notes["minimal"]
     assert "trusted_proxies is empty" in behind
     assert [name for name in ("ha-valkey", "partner-edge", "all") if "NOTE" in notes[name]] == []
+
+
+# -- monitoring --------------------------------------------------------------------------------------------
+
+
+def test_prometheus_is_let_in_and_finds_whom_it_asks() -> None:
+    monitor = of_kind(objects(EVERYTHING), "ServiceMonitor")
+    (endpoint,) = monitor["spec"]["endpoints"]
+    token = EVERYTHING["files"][EVERYTHING["config"]["admin"]["token_file"].removeprefix("files/")]
+    assert endpoint["authorization"]["credentials"] == {"name": token["secret"], "key": token["key"]}
+    assert (endpoint["scheme"], endpoint["tlsConfig"]) == (
+        "https",
+        {
+            "serverName": "partners.chat.example",
+            "ca": {"configMap": {"name": "internal-ca", "key": "ca.crt"}},
+        },
+    )
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_rules_are_the_shipped_ones_and_lead_to_their_pages() -> None:
+    rule = of_kind(objects(EVERYTHING), "PrometheusRule")
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    (group,) = rule["spec"]["groups"]
+    for alert in group["rules"]:
+        page = f"https://docs.example/chat-gateway/operations.md#{alert['alert'].lower()}"
+        assert alert["annotations"].pop("runbook_url") == page
+    assert [group] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]

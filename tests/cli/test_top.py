@@ -55,8 +55,14 @@ class Terminal:
         ends_at = time.monotonic() + PATIENCE_S
         while not re.search(pattern, self.shown[since:], re.DOTALL):
             assert time.monotonic() < ends_at, self.shown
-            if select.select([self.ours], [], [], 0.1)[0]:
-                self.shown += os.read(self.ours, 65_536).decode(errors="replace")
+            self._look(0.1)
+
+    def _look(self, patience_s: float) -> bool:
+        """Whether there was more to see."""
+        more = bool(select.select([self.ours], [], [], patience_s)[0])
+        if more:
+            self.shown += os.read(self.ours, 65_536).decode(errors="replace")
+        return more
 
     def type(self, keys: str) -> int:
         """The exit code that it leads to."""
@@ -69,8 +75,9 @@ class Terminal:
         while self.process.poll() is None:
             assert time.monotonic() < ends_at, self.shown
             # It may wait until what it wrote is taken.
-            if select.select([self.ours], [], [], 0.1)[0]:
-                self.shown += os.read(self.ours, 65_536).decode(errors="replace")
+            self._look(0.1)
+        while self._look(0):
+            pass
         return self.process.returncode
 
 

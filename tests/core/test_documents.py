@@ -193,6 +193,24 @@ def fingerprint(body: str, representation: Representation) -> str:
 
 
 @pytest.mark.parametrize(
+    ("body", "representation", "is_always"),
+    [
+        ('{"info":{"state":"chatting","lastUpdate":7}}', JSON, "4b56d53fb108e622a323202589035152"),
+        (
+            "<info><state>chatting</state><lastUpdate>7</lastUpdate></info>",
+            XML,
+            "81905090933d8b8de055ca2d7270edeb",
+        ),
+    ],
+)
+def test_a_fingerprint_is_the_same_in_every_process(
+    body: str, representation: Representation, is_always: str
+) -> None:
+    """Or a client that comes to another replica, or back after a restart, would be told all anew."""
+    assert fingerprint(body, representation) == is_always
+
+
+@pytest.mark.parametrize(
     ("one", "other", "representation"),
     [
         ('{"lastUpdate":"a","x":1}', '{"lastUpdate":["b",{}],"x":1}', JSON),

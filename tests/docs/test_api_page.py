@@ -14,6 +14,7 @@ import pytest
 from gateway.core.paths import DESCRIPTION
 from gateway.demo.stage import ACCOUNT
 from tests.openapi.ground import Ground, ground
+from tests.support import PATIENCE_S
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 #: Those that are to be typed, with the lines they go on for.
@@ -35,8 +36,10 @@ def test_what_is_typed_works(here: Ground, typed: str) -> None:
     base = f"{here.url}/api/account/{ACCOUNT}"
     said = {"TOKEN": here.token, "BASE": base, "CHAT": f"{base}/chat/{here.chat()}"}
     # A stream would go on.
+    patience_s = 1 if "event-stream" in typed else PATIENCE_S
     command = (
-        f"{typed} --silent --output /dev/null --max-time 1 --write-out '%{{http_code}} %{{content_type}}'"
+        f"{typed} --silent --output /dev/null --max-time {patience_s} "
+        "--write-out '%{http_code} %{content_type}'"
     )
     ran = subprocess.run(  # noqa: S603 - our own page
         ["bash", "-c", command],  # noqa: S607 - wherever it is

@@ -124,4 +124,8 @@ async def test_whatever_the_weather(there: Ground, seed: int) -> None:
         for chat in weather.chats:
             while not await weather.is_healed(chat):
                 pass
+    # What was refreshed beside a request has left a connection of its own, and a good one.
+    await there.it.flights_landed()
+    await there.back.close_idle()
+    await there.is_answered()
     await there.is_at_rest()

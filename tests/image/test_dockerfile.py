@@ -101,7 +101,7 @@ def test_every_package_is_locked_by_its_hashes_and_none_is_built() -> None:
         assert locked or install.strip().endswith("--no-deps --no-index /dist/*.whl")
 
 
-def test_the_image_gets_the_lock_of_the_extra_redis_and_nothing_of_the_builders() -> None:
+def test_the_image_gets_the_lock_of_the_extras_and_nothing_of_the_builders() -> None:
     assert installs(IMAGE) == []
     assert STAGES[1].copied() == ["requirements-otel.txt"]
     froms = re.findall(r"--from=(\S+) (\S+) (\S+)", "\n".join(IMAGE.said("COPY")))

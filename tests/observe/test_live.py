@@ -64,7 +64,7 @@ class Room:
     looked: int = 0
 
     def __post_init__(self) -> None:
-        self.live = Live(self.desk.metrics, self.desk.observer.recent, self.sights(), self)
+        self.live = Live(self.desk.metrics, self.desk.usage, self.desk.observer.recent, self.sights(), self)
 
     def now(self) -> float:
         return self.at
@@ -305,7 +305,7 @@ async def test_watches_are_told_by_hash_and_not_all() -> None:
         "resource": "info",
         "watchers": 3,
         "age_s": 0.5,
-        "state": "upstream-error",
+        "trouble": "upstream-error",
     }
     assert (len(now["watches"]), now["watches_total"]) == (MAX_WATCHES, MAX_WATCHES + 1)
     assert CHAT.id not in json.dumps(now)

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.core.paths import DESCRIPTION
 from tests.openapi.ground import Ground, ground
-from tests.support import PUBLIC_URL, Response
+from tests.support import PUBLIC_URL, Response, chat_path
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +50,36 @@ def test_nobody_else_does(here: Ground, subject: str | None, problem: str) -> No
 )
 def test_only_there(here: Ground, path: str) -> None:
     assert asked(here, "GET", path).status in {400, 404}
+
+
+#: Of every message, whatever it is about.
+OF_HTTP = {"cache-control", "connection", "content-length", "content-type", "date", "via"}
+BODIES = {"PUT": b'{"visitorName": "Zoe"}', "POST": b'{"event": {"@type": "line", "text": "a"}}'}
+
+
+@pytest.mark.parametrize(
+    ("method", "rest", "fields", "status"),
+    [
+        ("GET", "/info", {}, "200"),
+        ("HEAD", "/info", {}, "200"),
+        ("GET", "/info", {"if-none-match": "*"}, "304"),
+        ("GET", "/info", {"if-none-match": "*", "prefer": "wait=1"}, "304"),
+        ("GET", "/info", {"authorization": "Bearer x"}, "401"),
+        ("PUT", "/info/visitorName", {"content-type": "application/json"}, "2XX"),
+        ("POST", "/events", {"content-type": "application/json"}, "201"),
+    ],
+)
+def test_each_field_of_an_answer_is_described(
+    here: Ground, method: str, rest: str, fields: dict[str, str], status: str
+) -> None:
+    body = BODIES.get(method, b"")
+    path = chat_path(here.chat(), rest)
+    answer = here.wait_for(lambda it: it.ask(method, path, fields, body, subject="bff"))
+    assert str(answer.status).startswith(status.rstrip("X"))
+    said = json.loads(asked(here, "GET").body)
+    (at,) = (one for one in said["paths"] if one.endswith(f"/{{chat}}{rest}"))
+    described = said["paths"][at][method.lower()]["responses"][status]
+    if "$ref" in described:
+        described = said["components"]["responses"][described["$ref"].rpartition("/")[2]]
+    told = {name for name, _ in answer.headers}
+    assert told - OF_HTTP <= {name.lower() for name in described["headers"]}

@@ -109,22 +109,27 @@ def streaming(policies: Policies | None = None, ttl_s: float = 1.0, **limits: An
     return replace(found, resources=tuple(resources), clients=tuple(clients))
 
 
+def hub_of(sim: Simulation) -> Hub:
+    """A hub for that road, which tells it what lands."""
+    hub = Hub(
+        sim.exchange,
+        state=lambda: sim.state,
+        clock=sim.clock,
+        limiter=sim.limiter,
+        observer=Observer(sim.metrics, logger("info", sim.log, sim.clock.wall), sim.usage),
+        bounds=lambda: Bounds(HEARTBEAT_S),
+        random=lambda: 0.5,
+    )
+    sim.exchange.watchers = hub
+    return hub
+
+
 class Following(Simulation):
     """A simulation with a hub. Make it inside `simulate`."""
 
     def __init__(self, policies: Policies | None = None, **more: Any) -> None:
         super().__init__(policies=policies or streaming(), **more)
-        observer = Observer(self.metrics, logger("info", self.log, self.clock.wall), self.usage)
-        self.hub = Hub(
-            self.exchange,
-            state=lambda: self.state,
-            clock=self.clock,
-            limiter=self.limiter,
-            observer=observer,
-            bounds=lambda: Bounds(HEARTBEAT_S),
-            random=lambda: 0.5,
-        )
-        self.exchange.watchers = self.hub
+        self.hub = hub_of(self)
         self.exchange._max_wait_s = lambda: 30
 
     async def follow(self, chat: str, rest: str = "/info", query: str = "", **more: Any) -> Reader:

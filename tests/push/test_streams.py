@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from gateway.core.errors import Reason
 from gateway.core.freshness import Failed
-from gateway.core.messages import Answer, UpstreamRequest
+from gateway.core.limits import Limits, Rate
+from gateway.core.messages import Answer, Chat, UpstreamRequest
 from gateway.core.requests import Request
+from gateway.demo.stage import ACCOUNT
+from gateway.overload import Overload
 from tests.push.following import STREAM, Following, streaming
 from tests.simulation import EPOCH, chat_path, header
 from tests.virtual import virtual
@@ -196,6 +200,7 @@ async def test_a_stream_ends_with_its_grant(why: str, slug: str, comes_back: boo
     if why == "expired":
         _expire(sim)
     reader = await sim.follow(chat)
+    sim.hub.random = lambda: 0.25
     await asyncio.sleep(2 - sim.clock.now())
     if why == "revoked":
         sim.revoke("bff")
@@ -210,7 +215,7 @@ async def test_a_stream_ends_with_its_grant(why: str, slug: str, comes_back: boo
     closed = reader.messages[-1]
     assert closed.json["type"].endswith(f":{slug}")
     assert closed.json["request_id"] == "test"
-    assert closed.retry == ("1500" if comes_back else None)
+    assert closed.retry == ("750" if comes_back else None)
     assert closed.at <= 2.6
     assert not reader.is_open
     assert sim.metrics.streams_closed == {("bff", "info", slug): 1}
@@ -329,4 +334,137 @@ async def test_a_long_poll_ends_when_its_client_has_gone() -> None:
     there[0] = False
     await asyncio.sleep(0.6)
     assert waiting.done()
+    await sim.ended()
+
+
+# -- whoever is told: only what it may see, for as long as it may --------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["bff", "partner"])
+@virtual
+async def test_each_is_told_in_its_own_view_whoever_came_first(first: str) -> None:
+    sim = Following()
+    chat = sim.chat()
+    subjects = sorted(["bff", "partner"], key=lambda subject: subject != first)
+    infos = {subject: await sim.follow(chat, subject=subject) for subject in subjects}
+    events = {subject: await sim.follow(chat, "/events", subject=subject) for subject in subjects}
+    sim.emulator.agent_line(chat, "a secret")
+    sim.emulator.agent_typing(chat)
+    await sim.rename(chat, "Zoe")
+    await asyncio.sleep(2)
+    assert infos["bff"].names[-1] == "Zoe"
+    assert "a secret" in [text for _, text in events["bff"].lines]
+    seen = [message.json["info"] for message in infos["partner"].told("info")]
+    assert len(seen) >= 2
+    assert not any("visitorName" in info for info in seen)
+    assert {text for _, text in events["partner"].lines} == {None}
+    for reader in (*infos.values(), *events.values()):
+        reader.leave()
+    await sim.ended()
+
+
+@virtual
+async def test_nothing_is_told_after_the_end_of_a_grant_though_nobody_has_looked() -> None:
+    sim = Following()
+    chat = sim.chat()
+    reader, other = await sim.follow(chat, subject="internal"), await sim.follow(chat)
+    # Just after a look.
+    await asyncio.sleep(1.05)
+    sim.revoke("internal")
+    await sim.rename(chat, "b")
+    await asyncio.sleep(0.35)
+    assert other.names == ["You", "b"]
+    assert (reader.events, reader.names) == (["info", "closed"], ["You"])
+    other.leave()
+    await sim.ended()
+
+
+@virtual
+async def test_a_long_poll_that_is_over_takes_no_place() -> None:
+    sim = Following(streaming(streams=1))
+    chat = sim.chat()
+    tag = header(await sim.info(chat), "etag") or ""
+    for _ in range(3):
+        assert (await sim.wait(chat, if_none_match=tag)).status == 304
+    (await sim.follow(chat)).leave()
+    await sim.ended()
+
+
+@pytest.mark.parametrize("what", ["chat", "account", "all", "missed", "written"])
+@virtual
+async def test_what_may_be_old_is_asked_for_at_once(what: str) -> None:
+    sim = Following(streaming(ttl_s=8.0))
+    chat = sim.chat()
+    reader = await sim.follow(chat)
+    await asyncio.sleep(1)
+    sim.emulator.agent_typing(chat)
+    if what == "missed":
+        sim.exchange.missed()
+    elif what == "written":
+        sim.exchange.written(Chat(ACCOUNT, chat))
+    else:
+        account = None if what == "all" else ACCOUNT
+        await sim.exchange.purge(account, Chat(ACCOUNT, chat) if what == "chat" else None)
+    await asyncio.sleep(0.5)
+    assert reader.events == ["info", "info"]
+    reader.leave()
+    await sim.ended()
+
+
+@virtual
+async def test_who_waits_does_not_outlive_its_token() -> None:
+    sim = Following()
+    chat = sim.chat()
+    tag = header(await sim.info(chat), "etag") or ""
+    sim.verifier.expires_at["bff"] = EPOCH + sim.clock.now() + 3
+    began = sim.clock.now()
+    assert (await sim.wait(chat, if_none_match=tag)).status == 401
+    assert sim.clock.now() - began < 3.6
+    await sim.ended()
+
+
+@virtual
+async def test_whose_fetches_are_used_up_is_told_by_those_of_others() -> None:
+    policies = streaming()
+    few = Limits(fetches=Rate(0.001, 2))
+    clients = (replace(one, limits=few) if one.name == "partner" else one for one in policies.clients)
+    sim = Following(replace(policies, clients=tuple(clients)))
+    chat = sim.chat()
+    readers = [await sim.follow(chat, subject="partner"), await sim.follow(chat)]
+    await asyncio.sleep(20)
+    assert [reader.events for reader in readers] == [["info"], ["info"]]
+    readers[1].leave()
+    await asyncio.sleep(3)
+    assert readers[0].events == ["info", "problem"]
+    assert readers[0].messages[-1].json["violated-policies"] == ["fetches"]
+    readers[0].leave()
+    await sim.ended()
+
+
+@virtual
+async def test_those_who_watch_pay_in_turn() -> None:
+    sim = Following()
+    chat = sim.chat()
+    readers = [await sim.follow(chat, subject=subject) for subject in ("bff", "internal")]
+    await asyncio.sleep(20)
+    paid = [sim.usage.today(client).fetches for client in ("bff", "internal")]
+    assert sum(paid) >= 15
+    assert abs(paid[0] - paid[1]) <= 2
+    for reader in readers:
+        reader.leave()
+    await sim.ended()
+
+
+@virtual
+async def test_who_waits_is_no_request_under_way() -> None:
+    sim = Following()
+    chat = sim.chat()
+    tag = header(await sim.info(chat), "etag") or ""
+    waiting = [asyncio.create_task(sim.wait(chat, if_none_match=tag)) for _ in range(3)]
+    await asyncio.sleep(3)
+    overload = sim.exchange._overload
+    assert isinstance(overload, Overload)
+    assert overload.requests == 0
+    await asyncio.gather(*waiting)
+    assert overload.requests == 0
     await sim.ended()

@@ -22,6 +22,7 @@ from gateway.shared.leases import Role
 from gateway.shared.names import Names
 from gateway.shared.replicas import ACKNOWLEDGED_S, WHOLE_S, Heard, Membership
 from gateway.upstream.protection import Breaker, Protection
+from tests.push.following import STREAM, Reader, hub_of, streaming
 from tests.shared.together import DEADLINE_S, LEASE_S, USUAL_S, Replica, Together
 from tests.simulation import (
     APP_KEY,
@@ -695,3 +696,33 @@ def test_what_is_no_message_is_counted_and_changes_nothing(message: bytes) -> No
         await together.end()
 
     run()
+
+
+# -- streams -----------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_streams_of_all_replicas_cost_what_one_poll_costs_and_hear_of_each_others_writes() -> None:
+    together, chat = await cluster(3, policies=streaming())
+    path, readers = chat_path(chat, "/info"), []
+    for replica in together.replicas:
+        hub_of(replica.world)
+        for _ in range(5):
+            reply = await replica.world.ask("GET", path, accept=STREAM)
+            assert reply.stream is not None
+            readers.append(reader := Reader())
+            reader.stream = reply.stream
+            reply.stream.begin(reader)
+    before, began = together.emulator.counts().total(chat=chat), together.clock.now()
+    for number in range(10):
+        together.emulator.agent_typing(chat, number % 2 == 0)
+        await asyncio.sleep(2)
+    polls = together.emulator.counts().total(chat=chat) - before
+    assert polls <= 1.2 * (together.clock.now() - began)
+    assert {len(reader.told("info")) for reader in readers} == {11}
+    await together.replicas[0].world.rename(chat, "Zoe")
+    await asyncio.sleep(0.6)
+    assert {reader.names[-1] for reader in readers} == {"Zoe"}
+    for reader in readers:
+        reader.leave()
+    await together.end()

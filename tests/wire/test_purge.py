@@ -11,7 +11,7 @@ import pytest
 
 from gateway.demo.stage import ACCOUNT
 from gateway.emulator import EmulatorConfig
-from tests.support import APP_KEY, Response, Wire, World, chat_path, message, until, world
+from tests.support import APP_KEY, Response, Wire, World, chat_path, message, policies_with, until, world
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +44,9 @@ def is_hit(answer: Response) -> bool:
 async def test_what_was_kept_is_asked_for_again(
     tmp_path: Path, said: dict[str, object], *, others_too: bool, short_cut: bool
 ) -> None:
-    async with world(tmp_path, short_cut=short_cut) as it:
+    # Nothing grows old meanwhile, however slow the machine is.
+    policies = policies_with(tmp_path / "slow", "chatting: 1000", "chatting: 8000")
+    async with world(tmp_path, short_cut=short_cut, policies=policies) as it:
         this, other = it.chat(), it.chat()
         async with it.wire() as wire:
 

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.anyio
 
 MOVED_URL = "https://moved.example/here"
 #: Of the upstream: long enough for a reload.
-LATENCY_S = 0.15
+LATENCY_S = 0.3
 
 
 @contextlib.asynccontextmanager

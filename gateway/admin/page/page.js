@@ -28,6 +28,11 @@ function say(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
+function connection(words, mood) {
+  say("connection", words);
+  $("connection").className = mood;
+}
+
 /** Draws again only where something changed, so that selections and readers' places survive a second. */
 function redraw(id, data, draw) {
   const said = JSON.stringify(data);
@@ -42,11 +47,11 @@ function table(id, caption, heads, rows) {
     const whole = made("table");
     const head = made("tr");
     const numeric = heads.map((name, at) => at > 0 && name !== "Account" && rows.every((row) => /^[\d.,–-]+( ?(%|ms|s|MiB|KiB))?$/.test(row[at])));
-    heads.forEach((name, at) => head.append(made("th", name, { scope: "col", class: numeric[at] ? "n" : "t" })));
+    heads.forEach((name, at) => head.append(made("th", name, { scope: "col", class: numeric[at] ? "n" : "" })));
     const body = made("tbody");
     for (const row of rows) {
       const line = made("tr");
-      row.forEach((cell, at) => line.append(at ? made("td", cell, { class: numeric[at] ? "n" : "t" }) : made("th", cell, { scope: "row" })));
+      row.forEach((cell, at) => line.append(at ? made("td", cell, { class: numeric[at] ? "n" : "" }) : made("th", cell, { scope: "row" })));
       body.append(line);
     }
     const top = made("thead");
@@ -59,7 +64,7 @@ function table(id, caption, heads, rows) {
 function pairs(id, rows) {
   redraw(id, rows, () => rows.map(([name, value, mood]) => {
     const pair = made("div");
-    pair.append(made("dt", name), made("dd", value, { class: mood || "plain" }));
+    pair.append(made("dt", name), made("dd", value, { class: mood || "" }));
     return pair;
   }));
 }
@@ -70,7 +75,6 @@ const ms = (value) => (known(value) ? `${value < 10 ? value.toFixed(1) : Math.ro
 const share = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
 const clock = (at) => (known(at) ? new Date(at * 1000).toLocaleTimeString("en-GB") : "–");
 const bytes = (value) => (value >= 1048576 ? `${(value / 1048576).toFixed(1)} MiB` : `${(value / 1024).toFixed(1)} KiB`);
-const phrase = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
 // -- the feed
 
@@ -94,7 +98,7 @@ async function ask(path, options = {}) {
     const said = JSON.parse(text);
     words = said.faults?.join("; ") ?? said.error ?? words;
   } catch { /* it was no JSON: the text says it */ }
-  throw new Refused(reply.status, `${reply.status}: ${phrase(words)}`);
+  throw new Refused(reply.status, `${reply.status}: ${words}`);
 }
 
 const post = async (path, said) =>
@@ -139,6 +143,7 @@ async function follow() {
   const mine = {};
   feed = mine;
   for (let failures = 0; feed === mine; failures += 1) {
+    let lost = "Connection lost";
     const leave = new AbortController();
     mine.leave = leave;
     try {
@@ -153,11 +158,11 @@ async function follow() {
         shut(error.status === 401 ? "This token is not the listener's. Check it and try again." : error.message);
         return;
       }
+      if (error instanceof Refused) lost = error.message;
     }
     if (feed !== mine) return;
     const wait = Math.min(LONGEST_WAIT_MS, 1000 * 2 ** failures);
-    say("connection", `Connection lost: these figures are old. Trying again in ${Math.round(wait / 1000)} s.`);
-    $("connection").className = "bad";
+    connection(`${lost}: these figures are old. Trying again in ${Math.round(wait / 1000)} s.`, "bad");
     await new Promise((done) => setTimeout(done, wait));
   }
 }
@@ -166,8 +171,7 @@ function enter() {
   const first = $("live").hidden;
   $("door").hidden = true;
   $("live").hidden = $("sign-out").hidden = false;
-  say("connection", "Connected");
-  $("connection").className = "good";
+  connection("Connected", "good");
   if ($("keep").checked) sessionStorage.setItem(KEPT, token);
   $("token").value = "";
   if (first) $("main").focus({ preventScroll: true });
@@ -184,8 +188,7 @@ function shut(words) {
   $("door").hidden = false;
   $("explained").replaceChildren();
   $("who").value = "";
-  say("connection", "Not signed in");
-  $("connection").className = "quiet";
+  connection("Not signed in", "quiet");
   say("door-error", words);
   $("token").focus();
 }
@@ -219,8 +222,8 @@ function show(now) {
   table("clients", "Busiest first; limits with what is left", ["Client", "Requests", "Per second", "Saved", "Limited", "Refused", "Streams", "Limits"],
     now.clients.map((one) => [one.name, count(one.requests), count(one.per_second), count(one.saved), count(one.limited), count(one.refused), count(one.streams),
       one.limits.map((limit) => `${limit.name} ${count(limit.remaining)} of ${count(limit.limit)}`).join(", ") || "none"]));
-  table("watches", `${count(now.watches.length)} of ${count(now.watches_total)}; chats are named by their hash`, ["Chat", "Account", "Resource", "Watchers", "Age", "State"],
-    now.watches.map((one) => [one.chat, one.account, one.resource, count(one.watchers), known(one.age_s) ? `${one.age_s.toFixed(1)} s` : "–", one.state ?? "–"]));
+  table("watches", `${count(now.watches.length)} of ${count(now.watches_total)}; chats are named by their hash`, ["Chat", "Account", "Resource", "Watchers", "Age", "Trouble"],
+    now.watches.map((one) => [one.chat, one.account, one.resource, count(one.watchers), known(one.age_s) ? `${one.age_s.toFixed(1)} s` : "–", one.trouble ?? "–"]));
   table("accounts", "Breaker and budget by account", ["Account", "Breaker", "Waiting", "In flight", "Pace"],
     now.accounts.map(({ name, breaker, budget }) => [name, breaker, count(budget.waiting), count(budget.in_flight), count(budget.pace)]));
   say("flights", `${count(now.flights)} flights, ${count(now.waiters)} waiters`);
@@ -228,9 +231,9 @@ function show(now) {
     Object.entries(now.kept).map(([kind, [used, limit]]) => [kind, bytes(used), bytes(limit), share(used, limit)]));
   say("load", `${count(load.connections)} connections, ${count(load.requests)} requests on the road, event loop ${ms(load.lag_ms)} late, up ${count(Math.round(now.uptime_s))} s`);
   table("refusals", "Newest first", ["When", "Client", "Status", "Reason", "Rule", "Resource"],
-    now.refusals.map((one) => [clock(one.at), one.client ?? "–", one.status, one.reason, one.rule ?? "–", one.resource ?? "–"]));
+    now.refusals.map((one) => [clock(one.at), one.client, one.status, one.reason, one.rule ?? "–", one.resource]));
   say("reload", `${reload.ok ? "The configuration is in force" : "The last reload failed; what was in force stays"}, since ${clock(reload.succeeded_at)}.`);
-  const troubles = [...reload.mistakes.map(phrase), ...reload.needs_restart.map((one) => `needs a restart: ${phrase(one)}`)];
+  const troubles = [...reload.mistakes, ...reload.needs_restart.map((one) => `needs a restart: ${one}`)];
   redraw("mistakes", troubles, () => troubles.map((one) => made("li", one)));
 }
 
@@ -276,7 +279,7 @@ $("sign-in").addEventListener("submit", (event) => {
   token = $("token").value.trim();
   // What a header cannot carry would look like a lost connection.
   if (!/^[\x21-\x7e]+$/.test(token)) return shut("A token has no spaces and no letters beyond ASCII.");
-  say("connection", "Signing in");
+  connection("Signing in", "quiet");
   feed?.leave?.abort();
   follow();
 });
@@ -364,7 +367,7 @@ $("confirming").addEventListener("submit", async (event) => {
     const { purged, shared } = await post("purge", chosen());
     if (feed !== mine) return;
     const others = known(shared) ? (shared ? " The other replicas were told." : " The other replicas could not be told.") : "";
-    say("purged", `Purged ${count(purged)} entries.${others}`);
+    say("purged", `Purged: ${count(purged)}.${others}`);
   } catch (error) {
     if (feed === mine) say("purged", `Not purged: ${error.message}`);
   }
