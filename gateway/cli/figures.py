@@ -12,6 +12,8 @@ from rich.text import Text
 
 #: What stands for a number while there is none: a dash.
 NOTHING = "\u2013"
+#: Heads of columns whose cells are broken where there is no room: of the others nothing would be left.
+LONG = frozenset({"limits left", "rule"})
 #: How many rows of a table there is room for.
 ROWS = 10
 
@@ -124,7 +126,7 @@ def _refusals(refusals: Sequence[Now]) -> Table:
 def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold reverse")
     for head in heads:
-        table.add_column(Text(head), no_wrap=True)
+        table.add_column(Text(head), no_wrap=head not in LONG, overflow="fold")
     for row in rows:
         # As texts: nothing in a name is markup.
         table.add_row(*(Text(_said(cell), justify="right" if _is_number(cell) else "left") for cell in row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -18,7 +19,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from gateway.cli import figures
 from tests.cli.test_operating_commands import Site, run, running, set_up
 
 #: A process that hangs is no reason to wait for ever.
@@ -76,7 +79,8 @@ class Terminal:
             assert time.monotonic() < ends_at, self.shown
             # It may wait until what it wrote is taken.
             self._look(0.1)
-        while self._look(0):
+        # What a terminal is written arrives a little later, whoever has ended.
+        while self._look(0.1):
             pass
         return self.process.returncode
 
@@ -196,3 +200,17 @@ def test_who_is_no_gateway_of_today_is_told_apart(tmp_path: Path, other: type[An
     assert result.exit_code == 1
     assert result.stderr.endswith(says + "\n")
     assert result.stderr.count("\n") == 1
+
+
+def test_eighty_columns_cut_nothing_of_clients_and_refusals() -> None:
+    limits = [{"name": name, "remaining": 1999, "limit": 2000} for name in ("requests", "in-flight")]
+    client = {"name": "internal", "requests": 123456, "per_second": 4.5, "saved": 2, "streams": 0}
+    refused = {"at": 0, "client": "internal", "status": 429, "reason": "rate-limited", "resource": "info"}
+    out = io.StringIO()
+    console = Console(width=80, file=out)
+    console.print(figures._clients([{**client, "limited": 1, "refused": 0, "limits": limits}]))
+    console.print(figures._refusals([{**refused, "rule": "internal/limits/streams"}]))
+    shown = out.getvalue()
+    assert "\u2026" not in shown
+    words = {"requests", "a second", "streams", "limits left", "123456", "rate-limited", "info"}
+    assert all(word in shown for word in words)

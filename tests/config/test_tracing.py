@@ -10,6 +10,7 @@ from gateway.config.tracing import traces_exporter, tracing_mistakes
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+RATIO = {"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,15 @@ TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
         ({ENDPOINT: "http://c.example:4318", "OTEL_SDK_DISABLED": "True"}, None),
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "false"}, "otlp"),
         ({"OTEL_SERVICE_NAME": "ours"}, None),
+        ({"OTEL_TRACES_SAMPLER": "whatever"}, None),
+        *(
+            ({"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": f"{of}{sampler}"}, "console")
+            for of in ("", "parentbased_")
+            for sampler in ("always_on", "always_off", "traceidratio")
+        ),
+        (RATIO | {"OTEL_TRACES_SAMPLER_ARG": "0.01"}, "console"),
+        # Others take none.
+        ({"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER_ARG": "7"}, "console"),
     ],
 )
 def test_who_names_no_collector_has_none(environ: Mapping[str, str], exporter: str | None) -> None:
@@ -56,6 +66,20 @@ def test_who_names_no_collector_has_none(environ: Mapping[str, str], exporter: s
         (
             {TRACES_ENDPOINT: "http://me:word@"},
             f"environment variable {TRACES_ENDPOINT}: expected an http or https URL, got 'http://...@'",
+        ),
+        (
+            {"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "nope"},
+            (
+                "environment variable OTEL_TRACES_SAMPLER: expected one of always_on, always_off, traceidratio,"
+                " or parentbased_ and one of them, got 'nope'"
+            ),
+        ),
+        *(
+            (
+                RATIO | {"OTEL_TRACES_SAMPLER_ARG": share},
+                f"environment variable OTEL_TRACES_SAMPLER_ARG: expected a number from 0 to 1, got '{share}'",
+            )
+            for share in ("7", "nan", "-0.1", "1 %")
         ),
     ],
 )
