@@ -22,9 +22,9 @@ from structlog.typing import FilteringBoundLogger
 
 from gateway import parts
 from gateway.admin.web import Handles, admin
-from gateway.config.settings import Settings, needs_restart, server_context
+from gateway.config.settings import Settings, server_context
 from gateway.config.tracing import traces_exporter
-from gateway.configuration import Configuration, Misconfigured, configure, fingerprint
+from gateway.configuration import Configuration, Misconfigured
 from gateway.core.access import Claims, identify
 from gateway.core.errors import Refusal
 from gateway.core.limits import Left, Limits
@@ -39,14 +39,15 @@ from gateway.identity.tokens import Verifier
 from gateway.keysources import KeySources, Sources
 from gateway.observe.live import Live, Sights
 from gateway.observe.logs import adopt, logger, lost_lines
-from gateway.observe.metrics import Gauges, Load, Metrics, Reloads
+from gateway.observe.metrics import Gauges, Load, Metrics
 from gateway.observe.observer import NOBODY, Observer
 from gateway.observe.usage import Usage
 from gateway.openapi.document import describe
-from gateway.operate import Operations, Reloaded
+from gateway.operate import Operations
 from gateway.overload import Overload
 from gateway.ports import Clock, Limiter, State, Upstream
 from gateway.push.hub import Bounds, Hub
+from gateway.reloading import Reloading
 from gateway.shortcut import News, ShortCut
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
@@ -60,9 +61,6 @@ if TYPE_CHECKING:
     from gateway.cluster import Cluster
     from gateway.observe.traces import Traces
 
-#: Files that stay the same for so long are not being written; and how often that is waited for.
-REST_S = 0.05
-REST_LOOKS = 20
 #: Besides policies, what makes another configuration if it differs.
 _COMPARED = ("settings", "admin_token", "authorities", "certificates")
 
@@ -96,18 +94,11 @@ class Gateway:
         self.ready = False
         #: How many connections clients have open; known once it listens.
         self.connections: Callable[[], int] = int
-        self._configuration = configuration
-        self._path = path
-        self._environ = environ
+        self.configuration = configuration
         self._clock = clock
         self._log = log or logger(settings.log_level, wall=clock.wall)
         usage = Usage(clock.wall)
         self._observer = Observer(self.metrics, self._log, usage, settings.log_one_hit_in)
-        self._reloads = Reloads(clock.wall(), policies_version=configuration.policies.version)
-        self._mistakes: tuple[str, ...] = ()
-        self._unfit_revocations: tuple[str, ...] = ()
-        self._seen: bytes | None = None
-        self._reloading = asyncio.Lock()
         self._watching: list[asyncio.Task[None]] = []
         self._bounds = parts.upstream_bounds(settings)
         self.transport = parts.session(settings)
@@ -118,6 +109,9 @@ class Gateway:
         self._news = News()
         self._clock_jumps = 0
         self.revocations = _revocations(settings, clock, self._news.tell)
+        self.reloading = Reloading(
+            self, path=path, environ=environ, revocations=self.revocations, log=self._log, wall=clock.wall
+        )
         self._protection = Protection(clock.now, lambda: self.settings.upstream.max_pause_ms / 1000)
         self._key_sources = KeySources(
             self._log, self._observer.crashed, clock.now, random.random, self._news.tell
@@ -145,7 +139,11 @@ class Gateway:
         self.overload = Overload(lambda: self._overload_bounds, clock.now, random.random)
         charging: Limiter = limiter if self.cluster is None else self.cluster.limiter
         self.short_cut = self._short_cut(store, charging) if settings.short_cut else None
-        self.exchange = self._exchange(store, charging, usage)
+        self._description = described(configuration)
+        self.exchange = self._exchange(store, charging)
+        self.hub = self.exchange.watchers = self._hub(charging)
+        sights = self._sights(charging)
+        self.live = Live(self.metrics, usage, self._observer.recent, sights, clock)
         self.metrics.gauges = self._gauges(store, usage)
         #: The clients' listener's, and the private one's. What is loaded into them is shown from then on.
         self.tls = parts.tls(settings.tls), parts.tls(settings.admin_tls)
@@ -178,8 +176,7 @@ class Gateway:
             safely=self.safely,
         )
 
-    def _exchange(self, store: MemoryStore, limiter: Limiter, usage: Usage) -> Exchange:
-        self._description = described(self._configuration)
+    def _exchange(self, store: MemoryStore, limiter: Limiter) -> Exchange:
         exchange = Exchange(
             state=lambda: self._state,
             clock=self._clock,
@@ -198,8 +195,11 @@ class Gateway:
         )
         if self.cluster is not None:
             self.cluster.join(exchange)
-        self.hub = exchange.watchers = Hub(
-            exchange,
+        return exchange
+
+    def _hub(self, limiter: Limiter) -> Hub:
+        return Hub(
+            self.exchange,
             state=lambda: self._state,
             clock=self._clock,
             limiter=limiter,
@@ -207,8 +207,6 @@ class Gateway:
             bounds=lambda: Bounds(self.settings.push.heartbeat_ms / 1000),
             random=random.random,
         )
-        self.live = Live(self.metrics, usage, self._observer.recent, self._sights(limiter), self._clock)
-        return exchange
 
     def _operations(self) -> Operations:
         return Operations(
@@ -217,7 +215,7 @@ class Gateway:
             settings=lambda: self.settings,
             clients=lambda: {client.name for client in self._state.policies.clients},
             prefix=lambda: self._web_config.prefix,
-            read_again=self.reload,
+            read_again=self.reloading.reload,
             log=self._log,
         )
 
@@ -238,7 +236,7 @@ class Gateway:
         return Gauges(
             flights=lambda: len(self.exchange.flights),
             keys=lambda: self._key_sources.remotes,
-            reloads=self._reloads_told,
+            reloads=self.reloading.told,
             budgets=self.budget.state,
             revocations=self.revocations.count,
             kept=lambda: self._kept(store),
@@ -258,7 +256,7 @@ class Gateway:
         return Sights(
             is_ready=lambda: self.ready,
             replicas=lambda: self.replicas,
-            reload=self._reload_status,
+            reload=self.reloading.status,
             accounts=lambda: self._state.accounts,
             breakers=lambda: {account: state.value for account, state in self._protection.state().items()},
             watches=self.hub.watches,
@@ -308,7 +306,7 @@ class Gateway:
 
     def _handles(self, usage: Usage) -> Handles:
         return Handles(
-            access=lambda: parts.access(self._configuration),
+            access=lambda: parts.access(self.configuration),
             is_ready=lambda: self.ready,
             status=self._status,
             exposition=self.metrics.scrape,
@@ -324,7 +322,7 @@ class Gateway:
     @property
     def settings(self) -> Settings:
         """As they were last read. Some take effect at the start only: `at_start` has those."""
-        return self._configuration.settings
+        return self.configuration.settings
 
     # -- what rooms ask, each time anew ------------------------------------------------------------------
 
@@ -332,13 +330,10 @@ class Gateway:
         client = identify(claims, self._state.policies, lambda _: False)
         return NOBODY if isinstance(client, Refusal) else client.name
 
-    def _reloads_told(self) -> Reloads:
-        return replace(self._reloads, failed=self._reloads.failed or bool(self._unfit_revocations))
-
     def _status(self) -> Mapping[str, object]:
         return {
             "policies_version": self._state.policies.version,
-            "reload": self._reload_status(),
+            "reload": self.reloading.status(),
             "keys": {
                 issuer: {"age_s": keys.age_s(), "last_error": keys.last_error}
                 for issuer, keys in self._key_sources.remotes.items()
@@ -350,99 +345,27 @@ class Gateway:
             **({} if self.cluster is None else {"shared": self.cluster.status()}),
         }
 
-    def _reload_status(self) -> Mapping[str, object]:
-        reloads = self._reloads
-        return {
-            "ok": not reloads.failed and not self._unfit_revocations,
-            "succeeded_at": int(reloads.succeeded_at),
-            "mistakes": self._told(),
-            "needs_restart": needs_restart(self.at_start, self.settings),
-        }
-
     # -- change without restart --------------------------------------------------------------------------
 
-    async def reload(self) -> Reloaded:
-        """Read everything again; what is sound takes effect as a whole, a mistake leaves all as it is."""
-        async with self._reloading:
-            await self._at_rest()
-            revoked = await self._read_revocations()
-            changed = await self._read_again()
-            # What was written since then is in the fingerprint by now, and no later look would find it.
-            revoked |= await self._read_revocations()
-            return Reloaded(revoked or changed, self._told(), needs_restart(self.at_start, self.settings))
-
-    async def _at_rest(self) -> None:
-        """Wait while somebody writes: half a file may be sound, and half of several files as well."""
-        seen = await self._fingerprint(self.settings)
-        for _ in range(REST_LOOKS):
-            await asyncio.sleep(REST_S)
-            before, seen = seen, await self._fingerprint(self.settings)
-            if seen == before:
-                return
-
-    async def _fingerprint(self, settings: Settings) -> bytes:
-        # Which file of revocations is in force was settled at the start.
-        return await asyncio.to_thread(fingerprint, self._path, settings, self.at_start.revocations.file)
-
-    def _told(self) -> tuple[str, ...]:
-        """All that is wrong with the files as they are now."""
-        return (*self._mistakes, *self._unfit_revocations)
-
-    async def _read_revocations(self) -> bool:
-        """They hold nothing else back, and nothing else holds them back. Whether they changed."""
-        outcome = await asyncio.to_thread(self.revocations.refresh)
-        if isinstance(outcome, RevocationsError):
-            self._unfit_revocations = tuple(f"revocations: {fault}" for fault in outcome.faults)
-            self._log.error("revocations refused", faults=outcome.faults)
-            self._reloads = replace(self._reloads, failures=self._reloads.failures + 1)
-            return False
-        if outcome is None:
-            return False
-        self._unfit_revocations = ()
-        self._log.info("revocations changed", in_force=outcome)
-        return True
-
-    async def _read_again(self) -> bool:
-        """Adopt what is read, if the files stayed what they were. Whether it is something new."""
-        settings = self.settings
-        for _ in range(REST_LOOKS):
-            seen = await self._fingerprint(settings)
-            try:
-                read = await asyncio.to_thread(configure, self._path, self._environ)
-            except Misconfigured as refused:
-                self._refused(refused.mistakes)
-                return False
-            # Other settings may name other files, and those may have changed since they were read.
-            is_whole = read.settings == settings and await self._fingerprint(settings) == seen
-            settings = read.settings
-            if is_whole:
-                sources = self._key_sources.prepare(read)
-                authorities = await self._authorities(read)
-                await self._key_sources.warm(sources)
-                self._seen = seen
-                if authorities is not None:
-                    self.transport.trust(authorities)
-                return self._adopt(read, sources)
-        self._refused(("the files: expected them to stay while they are read, got changes",))
-        return False
+    async def adopt(self, read: Configuration) -> bool:
+        """Make it the one in force, with the keys that it names. Whether it is something new."""
+        sources = self._key_sources.prepare(read)
+        authorities = await self._authorities(read)
+        await self._key_sources.warm(sources)
+        if authorities is not None:
+            self.transport.trust(authorities)
+        return self._adopt(read, sources)
 
     async def _authorities(self, read: Configuration) -> ssl.SSLContext | None:
         """Who vouches for the upstream from now on; None if that has not changed."""
-        if read.authorities == self._configuration.authorities:
+        if read.authorities == self.configuration.authorities:
             return None
         # To read certificates takes a while.
         return await asyncio.to_thread(trusted, read.settings.upstream.ca_file)
 
-    def _refused(self, mistakes: tuple[str, ...]) -> None:
-        if mistakes != self._mistakes:
-            self._log.error("configuration refused", mistakes=mistakes)
-            self._reloads = replace(self._reloads, failures=self._reloads.failures + 1)
-        self._mistakes = mistakes
-        self._reloads = replace(self._reloads, failed=True)
-
     def _adopt(self, read: Configuration, sources: Sources) -> bool:
         """Swap the whole. There is no await in here, so that no request sees half of it."""
-        old = self._configuration
+        old = self.configuration
         version = old.policies.version
         keys_changed = self._key_sources.adopt(sources, read.settings.issuers)
         for account, app_keys in read.app_keys.items():
@@ -462,7 +385,7 @@ class Gateway:
                 self._accounts = accounts
                 self._protection.forget_targets()
             upstream = self._upstream() if moved else self._state.upstream
-            self._configuration = read
+            self.configuration = read
             self._digest = parts.digest(read)
             self._state = self._state_of(read, self._state.epoch + moved, upstream)
             self._web_config = parts.web_config(read.settings)
@@ -470,7 +393,6 @@ class Gateway:
             self._overload_bounds = parts.overload_bounds(read.settings)
         self._news.tell()
         self._show_certificates()
-        self._adopted(read, changed=keys_changed or not same)
         return keys_changed or not same
 
     def _show_certificates(self) -> None:
@@ -485,22 +407,6 @@ class Gateway:
                 context.load_cert_chain(said.certificate_file, said.key_file, password="")
             except (OSError, ValueError):
                 self._log.error("certificate refused", file=str(said.certificate_file))
-
-    def _adopted(self, read: Configuration, *, changed: bool) -> None:
-        if changed or self._reloads.failed:
-            self._log.info(
-                "configuration changed",
-                policies_version=self._state.policies.version,
-                warnings=read.warnings,
-                needs_restart=needs_restart(self.at_start, read.settings),
-            )
-        self._mistakes = ()
-        self._reloads = replace(
-            self._reloads,
-            succeeded_at=self._clock.wall(),
-            failed=False,
-            policies_version=self._state.policies.version,
-        )
 
     def _state_of(self, read: Configuration, epoch: int, upstream: Upstream) -> State:
         settings = read.settings
@@ -536,17 +442,11 @@ class Gateway:
         await self.budget.again(account)
         self.metrics.repeats[account] += 1
 
-    async def look_again(self) -> None:
-        """Look at all files; what changed takes effect, what is unfit is logged and refused."""
-        # What a mistake was about may be mended by a file that is not known yet.
-        if self._reloads.failed or await self._fingerprint(self.settings) != self._seen:
-            await self.reload()
-
     async def keep_looking(self) -> None:
         """Look again and again, for ever."""
         while True:
             await asyncio.sleep(self.settings.reload_s)
-            await self.safely(self.look_again)
+            await self.safely(self.reloading.look_again)
 
     async def safely(self, work: Callable[[], Awaitable[object]]) -> None:
         """For work that nobody waits for: whatever a file did, the next look may find it mended."""

@@ -26,6 +26,7 @@ from gateway.identity.records import RevocationsError
 from gateway.identity.revocations import Revocations
 from gateway.identity.tokens import Fault
 from gateway.observe.logs import hashed
+from gateway.reloading import Reloaded
 
 #: What `explain` understands. A token, or claims in its place.
 _ASKED = ("body", "claims", "headers", "method", "path", "token")
@@ -37,15 +38,6 @@ _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _TARGET = re.compile(r"/[!-\"$-~]*")
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[\t -~]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """How a reload went: whether anything changed, what was wrong, and what takes a restart."""
-
-    changed: bool = False
-    mistakes: tuple[str, ...] = ()
-    needs_restart: tuple[str, ...] = ()
 
 
 class Unclear(ValueError):

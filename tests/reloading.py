@@ -35,7 +35,7 @@ async def changeable(folder: Path, **options: Any) -> AsyncIterator[World]:
     admin = {"token_file": "admin-token", "hosts": ["gateway.test"]}
     async with world(folder, **{"admin": admin, "reload_s": SELDOM_S, **options}) as it:
         # The first look reads everything, as nothing was looked at before.
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         yield it
     assert it.stage.admin_token not in it.log.getvalue()
 
@@ -225,7 +225,7 @@ def whole(it: World) -> list[object]:
         gateway._state,
         gateway.settings,
         gateway._web_config,
-        access(gateway._configuration).token,
+        access(gateway.configuration).token,
         *keys,
         upstream._accounts.keys(ACCOUNT).in_order(),  # type: ignore[attr-defined]
     ]

@@ -81,7 +81,7 @@ def _reload_on_hangup(wired: Gateway) -> None:
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
-        task = asyncio.create_task(wired.safely(wired.reload))
+        task = asyncio.create_task(wired.safely(wired.reloading.reload))
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 

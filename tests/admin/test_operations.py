@@ -20,7 +20,8 @@ from gateway.configuration import configure
 from gateway.demo.stage import ACCOUNT, ISSUER, set_stage
 from gateway.identity.revocations import Revocations
 from gateway.observe.logs import logger
-from gateway.operate import Operations, Reloaded
+from gateway.operate import Operations
+from gateway.reloading import Reloaded
 from tests.simulation import APP_KEY, EPOCH, PUBLIC_URL, Simulation
 from tests.virtual import simulate
 

@@ -70,8 +70,8 @@ def test_who_names_no_collector_has_none(environ: Mapping[str, str], exporter: s
         (
             {"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "nope"},
             (
-                "environment variable OTEL_TRACES_SAMPLER: expected one of always_on, always_off, traceidratio,"
-                " or parentbased_ and one of them, got 'nope'"
+                "environment variable OTEL_TRACES_SAMPLER: expected one of always_on, always_off,"
+                " traceidratio, or parentbased_ and one of them, got 'nope'"
             ),
         ),
         *(

@@ -114,7 +114,7 @@ def test_a_look_at_the_files_that_fails_is_not_the_last(
         looks += 1
         raise KeyError if looks < 4 else asyncio.CancelledError
 
-    monkeypatch.setattr(gateway, "look_again", look)
+    monkeypatch.setattr(gateway.reloading, "look_again", look)
     with pytest.raises(asyncio.CancelledError):
         simulate(gateway.keep_looking())
     assert gateway.metrics.crashes == 3

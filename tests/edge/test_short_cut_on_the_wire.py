@@ -174,7 +174,7 @@ async def revoke_client(it: World) -> None:
 
 async def revoke_by_file(it: World) -> None:
     file_of(it, "revoked").write_text(json.dumps({"jti": "7", "issuer": ISSUER}) + "\n")
-    await it.gateway.look_again()
+    await it.gateway.reloading.look_again()
 
 
 async def change_keys(it: World) -> None:

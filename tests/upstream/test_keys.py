@@ -97,7 +97,7 @@ async def test_a_rotated_key_is_used_without_a_restart(tmp_path: Path) -> None:
         it.emulator.app_keys = (OTHER,)
         assert (await it.get(account_path())).problem == "key-refused"
         (it.stage.config.parent / "app-key").write_text(OTHER)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await it.get(account_path())).status == 200
         assert '"event": "configuration changed"' in it.log.getvalue()
 

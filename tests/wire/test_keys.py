@@ -79,12 +79,12 @@ async def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
         it.emulator.app_keys = (NEXT,)
         assert (await it.get(account_path())).problem == "key-refused"
         (tmp_path / "app-key").write_text(NEXT + "\n")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await it.get(account_path())).status == 200
         # One that is unfit is refused, and the last good key stays.
         for unfit in ("", "two words", f"{APP_KEY}\n{NEXT}\n", "ä"):
             (tmp_path / "app-key").write_text(unfit)
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
             assert (await it.get(account_path())).status == 200
         assert sum(line["event"] == "configuration refused" for line in it.lines()) >= 1
         assert not leaks(it.log.getvalue().encode(), NEXT)

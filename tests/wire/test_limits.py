@@ -159,7 +159,7 @@ async def test_the_second_key_costs_a_second_request(tmp_path: Path, burst: int)
         config = yaml.safe_load(it.stage.config.read_text())
         config["accounts"][ACCOUNT]["next_app_key_file"] = "next-app-key"
         it.stage.config.write_text(yaml.safe_dump(config))
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         began = seconds()
         reply = await it.get(chat_path(it.chat(), "/info"))
         assert (reply.status, reply.problem) == (200, None)

@@ -42,13 +42,13 @@ def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
 
 async def withdraw_the_key(it: World, _: Hands) -> None:
     (it.stage.config.parent / "jwks.json").write_bytes(new_key("ES256")[1])
-    await it.gateway.look_again()
+    await it.gateway.reloading.look_again()
 
 
 def revoke_by_the_file(record: Mapping[str, str]) -> Death:
     async def revoke(it: World, _: Hands) -> None:
         (it.stage.config.parent / "revoked").write_text(json.dumps(record) + "\n")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
 
     return revoke
 
@@ -195,5 +195,5 @@ async def test_who_lives_gets_the_answer(tmp_path: Path, hands: Hands, what: str
         kept = json.loads((tmp_path / "jwks.json").read_bytes())["keys"]
         added = json.loads(new_key("ES256")[1])["keys"]
         (tmp_path / "jwks.json").write_text(json.dumps({"keys": kept + added}))
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await wire.response()).status in {200, 201}

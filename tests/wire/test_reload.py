@@ -59,7 +59,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def by_the_poll(it: World) -> None:
-    await it.gateway.look_again()
+    await it.gateway.reloading.look_again()
 
 
 async def by_the_call(it: World) -> None:
@@ -111,7 +111,7 @@ async def test_an_appkey_file_and_the_next_one_can_be_swapped(tmp_path: Path) ->
         of(it, "app-key").write_text(NEXT)
         of(it, "next-key").write_text(APP_KEY)
         it.emulator.app_keys = (NEXT,)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         said = await it.write("PUT", chat_path(it.chat(), "/info/visitorName"), {"visitorName": "Zoe"})
         assert (said.status, it.upstream_requests()) == (201, 1)
 
@@ -125,7 +125,7 @@ async def test_a_mounted_volume_swaps_a_link(tmp_path: Path) -> None:
             of(it, file).symlink_to(Path("..data", file))
         (tmp_path / "..data").symlink_to("..first")
         version = it.gateway._state.policies.version
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await of_an_info(it), it.gateway._state.policies.version) == (200, version)
 
         second = tmp_path / "..second"
@@ -133,7 +133,7 @@ async def test_a_mounted_volume_swaps_a_link(tmp_path: Path) -> None:
         edit(second / "policies/clients/bff.yaml", "chat:read, ", "")
         (tmp_path / "..data.new").symlink_to("..second")
         (tmp_path / "..data.new").rename(tmp_path / "..data")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert await of_an_info(it) == "action-denied"
 
 
@@ -152,7 +152,7 @@ async def test_the_ca_of_an_issuer_is_read_at_each_fetch(tmp_path: Path) -> None
             asked = {"authorization": f"Bearer {token}"}
             assert (await it.ask("GET", account_path(), asked, subject=None)).problem == "keys-unavailable"
             of_another.write_bytes(right)
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
             async with asyncio.timeout(10):
                 # Its cooldown is a second.
                 while (await it.ask("GET", account_path(), asked, subject=None)).status != 200:  # noqa: ASYNC110
@@ -188,7 +188,7 @@ async def test_the_same_content_changes_nothing(tmp_path: Path, verified: list[s
             file.write_bytes(content)
         # YAML says the same in many ways.
         edit(of(it, BFF), "clients:", "# Nobody reads this.\nclients:")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await reload(it)).json()["changed"] is False
         assert same(whole(it), before)
         assert "hit" in ((await wire.ask("GET", target, asked)).header("cache-status") or "")
@@ -201,12 +201,12 @@ async def test_a_change_of_policies_verifies_nothing_again(tmp_path: Path, verif
         asked, chat = it.bearer(), it.chat()
         assert (await wire.ask("GET", chat_path(chat, "/info"), asked)).status == 200
         edit(of(it, BFF), "chat:read, ", "")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await wire.ask("GET", chat_path(chat, "/info"), asked)).problem == "action-denied"
         say(it, max_body_bytes=2048)
         of(it, "app-key").write_text(NEXT)
         of(it, "admin-token").write_text(OTHER_TOKEN)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await wire.ask("GET", chat_path(chat, "/info"), asked)).problem == "action-denied"
         assert verified == ["ES256"]
 
@@ -217,7 +217,7 @@ async def test_entries_live_through_a_change_of_policies(tmp_path: Path) -> None
         assert (await it.get(target)).status == 200
         edit(of(it, PARTNER), "deny: [exitSurvey]", "deny: [exitSurvey, events]")
         say(it, max_body_bytes=2048)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert "hit" in ((await it.get(target)).header("cache-status") or "")
         assert it.upstream_requests() == 1
 

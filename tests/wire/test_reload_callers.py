@@ -72,7 +72,7 @@ async def test_who_may_no_more_is_refused_on_the_next_request(tmp_path: Path, wh
         for rest in ("/info", "/events"):
             assert (await wire.ask("GET", chat_path(chat, rest), asked)).status == 200
         take(it)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         for rest in ("/info", "/events"):
             assert (await wire.ask("GET", chat_path(chat, rest), asked)).problem == problem
         assert it.upstream_requests() == 2
@@ -89,7 +89,7 @@ async def test_who_may_no_more_gets_no_answer_that_he_waits_for(tmp_path: Path, 
                 await one.send(message("GET", chat_path(chat, rest), it.bearer()))
             await until(lambda: it.upstream_requests() > 0)
             take(it)
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
             for one in (wire, other):
                 assert (await one.response()).problem == problem
 
@@ -104,7 +104,7 @@ async def test_who_may_no_more_sends_no_write_that_is_still_coming(tmp_path: Pat
         await wire.send(sent[:-1])
         await it.get(account_path("/nothing"))  # answered after the head above was read
         take(it)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         await wire.send(sent[-1:])
         assert (await wire.response()).problem == problem
         assert it.upstream_requests() == 0
@@ -115,7 +115,7 @@ async def test_a_view_that_got_narrower_shows_less_of_what_is_kept(tmp_path: Pat
         target = chat_path(it.chat(), "/info")
         assert "visitorName" in (await it.get(target)).json()["info"]
         edit(of(it, BFF), "priority: high", "priority: high\n    view: {hide: [visitorName]}")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         second = await it.get(target)
         assert "hit" in (second.header("cache-status") or "")
         assert "visitorName" not in second.json()["info"]
@@ -135,7 +135,7 @@ async def test_new_accounts_and_issuers_are_there_at_once(tmp_path: Path) -> Non
         ]
         say(it, accounts=add_account(it), issuers=rows)
         edit(of(it, "policies/clients/internal.yaml"), ISSUER, theirs)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         base = await it.get("/api/account/456")
         assert base.status == 200
         # Its links lead here, and work.
@@ -164,9 +164,9 @@ async def test_an_account_that_is_discovered_is_not_forgotten(tmp_path: Path) ->
         await service.close()
         change_resources(it)
         say(it, public_url=MOVED_URL)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await it.get(account_path())).status == 200
         # Another service, or other domains, decide for themselves.
         say(it, discovery={"url": service.url, "allowed_domains": ["*.example.net"]})
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await it.get(account_path())).problem == "upstream-unreachable"

@@ -59,7 +59,7 @@ async def test_a_mistake_keeps_all_as_it_is_until_it_is_mended(tmp_path: Path, n
         make(tmp_path)
 
         for _ in range(3):
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
         answer = await reload(it)
         assert answer.status == 409
         [*mistakes] = answer.json()["mistakes"]
@@ -77,7 +77,7 @@ async def test_a_mistake_keeps_all_as_it_is_until_it_is_mended(tmp_path: Path, n
         assert not leaks(answer.body, NEXT)
 
         sound.put_back()
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await reload_state(it))["mistakes"] == []
         assert (await metric(it, "reload_failures_total"), await metric(it, "reload_failed")) == (1, 0)
         assert [line["event"] for line in it.lines()].count("configuration changed") == 1
@@ -91,10 +91,10 @@ async def test_what_was_sound_takes_effect_once_the_mistake_is_mended(tmp_path: 
         change_token(it)
         change_policies(it)
         of(it, "jwks.json").write_text("{}")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await of_an_info(it), await of_the_token(it)) == (200, [200, 401])
         sound.put_back("jwks.json")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await of_an_info(it), await of_the_token(it)) == ("action-denied", [401, 200])
 
 
@@ -102,7 +102,7 @@ async def test_another_mistake_is_told_anew(tmp_path: Path) -> None:
     async with changeable(tmp_path) as it:
         for text in ("clients: [", "clients: [", "clients: {}", "clients: ["):
             of(it, PARTNER).write_text(text)
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
         assert [line["event"] for line in it.lines()].count("configuration refused") == 3
         assert await metric(it, "reload_failures_total") == 3
 
@@ -112,16 +112,16 @@ async def test_a_file_that_was_not_known_mends_a_mistake(tmp_path: Path) -> None
     async with changeable(tmp_path) as it:
         row = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": "other.json"}
         say(it, issuers=[row])
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert not (await reload_state(it))["ok"]
         private, jwks = new_key("ES256")
         of(it, "other.json").write_bytes(jwks)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await reload_state(it))["ok"]
         assert (await as_signed_by(it, private)).status == 200
         # And from now on it is looked at.
         of(it, "other.json").write_bytes(new_key("ES256")[1])
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await as_signed_by(it, private)).problem == "token-invalid"
 
 
@@ -138,7 +138,7 @@ async def test_a_folder_that_vanishes_while_it_is_looked_at_is_a_mistake_and_no_
             raise FileNotFoundError(2, "No such file or directory", str(folder))
 
         monkeypatch.setattr(Path, "rglob", vanishing)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await reload(it)).status == 200
         assert await of_an_info(it) == 200
 
@@ -182,9 +182,9 @@ async def test_what_changes_while_it_is_read_is_read_again(
             (clients / "bff.yaml").write_text(moved)
             return read
 
-        monkeypatch.setattr("gateway.app.configure", swap_in_between)
+        monkeypatch.setattr("gateway.reloading.configure", swap_in_between)
         assert (await reload(it)).status == 200
-        assert [client.name for client in it.gateway._configuration.policies.clients].count("partner") == 1
+        assert [client.name for client in it.gateway.configuration.policies.clients].count("partner") == 1
         assert (await it.ask("GET", chat_path(it.chat(), "/info"), subject="partner")).status == 200
 
 
@@ -192,7 +192,7 @@ async def test_files_that_never_come_to_rest_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with changeable(tmp_path) as it:
-        before = it.gateway._configuration
+        before = it.gateway.configuration
         notes = iter(range(1_000_000))
         say_nothing = "# {}\nclients:\n  other: {{match: {{iss: 'https://issuer.example', sub: other}}, "
         say_nothing += "accounts: '*', allow: [info]}}\n"
@@ -202,11 +202,11 @@ async def test_files_that_never_come_to_rest_change_nothing(
             (tmp_path / "policies" / "clients" / "note.yaml").write_text(say_nothing.format(next(notes)))
             return read
 
-        monkeypatch.setattr("gateway.app.configure", restless)
+        monkeypatch.setattr("gateway.reloading.configure", restless)
         response = await reload(it)
         assert response.status == 409
         assert "expected them to stay while they are read" in str(response.json()["mistakes"])
-        assert it.gateway._configuration is before
+        assert it.gateway.configuration is before
         monkeypatch.undo()
         (tmp_path / "policies" / "clients" / "note.yaml").unlink()
         assert (await reload(it)).status == 200
@@ -226,8 +226,8 @@ async def test_half_a_file_waits_for_its_other_half(tmp_path: Path, monkeypatch:
                 file.write_text(whole)
             return fingerprint(path, settings, revocations)
 
-        monkeypatch.setattr("gateway.app.fingerprint", finished_in_time)
-        await it.gateway.look_again()
+        monkeypatch.setattr("gateway.reloading.fingerprint", finished_in_time)
+        await it.gateway.reloading.look_again()
         response = await it.ask("GET", chat_path(it.chat(), "/info"), subject="partner")
         assert "visitorName" not in response.json()["info"]
 
@@ -242,9 +242,9 @@ async def test_what_is_revoked_while_files_are_read_is_revoked(
             (tmp_path / "revoked").write_text('{"client": "partner"}\n')
             return configure(path, environ)
 
-        monkeypatch.setattr("gateway.app.configure", meanwhile)
+        monkeypatch.setattr("gateway.reloading.configure", meanwhile)
         edit(tmp_path / "policies" / "clients" / "bff.yaml", "priority: high", "priority: normal")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         response = await it.ask("GET", chat_path(it.chat(), "/info"), subject="partner")
         assert response.problem == "token-revoked"
 
@@ -254,9 +254,9 @@ async def test_a_folder_of_clients_may_be_a_link(tmp_path: Path) -> None:
         clients = tmp_path / "policies" / "clients"
         clients.rename(tmp_path / "elsewhere")
         clients.symlink_to(tmp_path / "elsewhere")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         edit(tmp_path / "elsewhere" / "partner.yaml", "allow: [chat:read]", "allow: [info]")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         events = chat_path(it.chat(), "/events")
         assert (await it.ask("GET", events, subject="partner")).problem == "action-denied"
 

@@ -66,15 +66,15 @@ class Move:
 
     async def to_another_address(self) -> None:
         say(self.it, public_url=MOVED_URL)
-        await self.it.gateway.look_again()
+        await self.it.gateway.reloading.look_again()
 
     async def to_the_other_upstream(self) -> None:
         say(self.it, accounts={ACCOUNT: {"upstream": self.other.url, "app_key_file": "app-key"}})
-        await self.it.gateway.look_again()
+        await self.it.gateway.reloading.look_again()
 
     async def to_other_resources(self) -> None:
         edit(of(self.it, "policies/resources.yaml"), "surveyApiId: token", "surveyApiId: text")
-        await self.it.gateway.look_again()
+        await self.it.gateway.reloading.look_again()
 
 
 @contextlib.asynccontextmanager

@@ -117,7 +117,7 @@ async def test_keys_change_under_load_and_nothing_fails(tmp_path: Path) -> None:
             it.emulator.app_keys = (old, new)
             of(it, "app-key").write_text(new)
             of(it, "next-key").write_text(old)
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
             # Nothing is under way any more that has the old key, and nothing goes with it.
             await load.lands()
             it.emulator.recorded.clear()
@@ -135,7 +135,7 @@ async def test_readers_do_not_notice_a_key_that_is_refused_from_one_moment_to_th
     """Only readers: a write whose key is refused is not sent again."""
     async with under_load(tmp_path, writers=0) as (it, load):
         of(it, "next-key").write_text(NEXT)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         for number in range(10):
             it.emulator.app_keys = ((NEXT, APP_KEY)[number % 2],)
             await load.lands()
@@ -148,13 +148,13 @@ async def test_mistakes_under_load_fail_nothing_and_change_nothing(tmp_path: Pat
         refused = 0
         for make, _, words in MISTAKES.values():
             make(tmp_path)
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
             refused += 1
             assert words in str((await reload_state(it))["mistakes"])
             await load.goes_on()
             assert same(whole(it), before)
             sound.put_back()
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
         assert await metric(it, "reload_failures_total") == refused
         assert (await reload_state(it))["ok"]
     assert set(load.answered) == GOOD
@@ -175,7 +175,7 @@ async def test_changes_under_load_fail_nothing(tmp_path: Path) -> None:
                 link_hosts=[f"host{number}.example"],
             )
             before = it.gateway._state.policies.version
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
             assert it.gateway._state.policies.version == before + 1
             await load.goes_on()
             edit(of(it, PARTNER), "priority: normal\n    # low", "priority: low")
@@ -189,7 +189,7 @@ async def test_a_chat_that_is_refused_changes_nothing_about_the_key(tmp_path: Pa
         edit(of(it, PARTNER), "allow: [chat:read]", "allow: [chat:read, chat:start]")
         of(it, "next-key").write_text(NEXT)
         it.emulator.app_keys = (APP_KEY, NEXT)
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         in_order = whole(it)[-1]
         it.emulator.fail(Fault(resource="start-chat", status=401, code=10, message=message_, times=None))
         for number in range(20):

@@ -71,7 +71,7 @@ async def by_the_file(it: World, record: Mapping[str, object]) -> None:
     kept = [line for line in path.read_text().splitlines() if json.loads(line) != left]
     added = [] if "withdrawn" in record else [json.dumps(record)]
     path.write_text("".join(f"{line}\n" for line in [*kept, *added]))
-    await it.gateway.look_again()
+    await it.gateway.reloading.look_again()
 
 
 def journal(it: World) -> list[Any]:
@@ -271,13 +271,13 @@ async def test_a_bad_line_in_the_file_leaves_what_was_there(tmp_path: Path) -> N
         await by_the_file(it, RECORDS["jti"])
         (tmp_path / "revoked").write_text('{"jti": "8", "issuer": "' + ISSUER + '"}\n{"jtl": "9"}\n')
         for _ in range(2):
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
         assert (await ask(it, token)).problem == "token-revoked"
         assert (await ask(it, other)).status == 200
         [line] = [line for line in it.lines() if line["event"] == "revocations refused"]
         assert "revoked:2: " in line["faults"][0]
         (tmp_path / "revoked").write_text("")
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await ask(it, token)).status == 200
 
 

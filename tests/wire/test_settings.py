@@ -407,7 +407,7 @@ async def a_world(folder: Path, when: str, said: Mapping[str, object]) -> AsyncI
     async with changeable(folder, emulator=config, **{"admin": ADMIN, **first}) as it:
         if when == "while it runs":
             say(it, **json.loads(json.dumps(said).replace(UPSTREAM, it.server.url)))
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
         yield it
 
 
@@ -434,7 +434,7 @@ async def test_stale_after_ms(tmp_path: Path, stale_after_ms: int, waits: bool, 
     async with changeable(tmp_path, environ=environ) as it:
         if when == "while it runs":
             say(it, upstream={"stale_after_ms": stale_after_ms})
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
         target = chat_path(it.chat(), "/info")
         await it.get(target)
         await asyncio.sleep(FRESH_S)

@@ -51,7 +51,7 @@ async def with_issuers(
             # What was good until now has to be looked at again.
             assert (await ask_as(it, it.stage.private_key)).status == 200
             say(it, **said)
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
         yield it
 
 
@@ -101,7 +101,7 @@ async def test_secret_file(tmp_path: Path, when: str) -> None:
         assert (await ask_as(it, it.stage.private_key)).problem == "token-invalid"
         # And so is a change of the secret itself.
         (tmp_path / "secret").write_bytes(secret[::-1])
-        await it.gateway.look_again()
+        await it.gateway.reloading.look_again()
         assert (await ask_as(it, secret[::-1], "HS256")).status == 200
         assert (await ask_as(it, secret, "HS256")).problem == "token-invalid"
 

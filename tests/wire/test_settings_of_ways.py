@@ -44,7 +44,7 @@ async def test_who_vouches_for_the_upstream(tmp_path: Path, when: str) -> None:
             if when == "while it runs":
                 assert (await it.get(account_path())).problem == "upstream-unreachable"
                 say(it, upstream={"ca_file": ca_file})
-                await it.gateway.look_again()
+                await it.gateway.reloading.look_again()
             assert (await it.get(account_path())).status == 200
 
 
@@ -60,7 +60,7 @@ async def test_the_way_to_the_upstream(tmp_path: Path, when: str) -> None:
         async with changeable(tmp_path, environ=environ, accounts=elsewhere) as it:
             if when == "while it runs":
                 say(it, upstream={"proxy": proxy.url})
-                await it.gateway.look_again()
+                await it.gateway.reloading.look_again()
             problem = (await it.get(account_path())).problem
             by_proxy = when == "from the start"
             assert (problem, len(proxy.heads)) == (
@@ -100,9 +100,9 @@ async def test_tls(tmp_path: Path, section: str, status: int) -> None:
         assert await status_at(without) == {401: 404, 404: 401}[status]
         before = tmp_path / "before.pem"
         shutil.copy(ca_file, before)
-        await gateway.look_again()
+        await gateway.reloading.look_again()
         certified(ca_file.parent)
-        await gateway.look_again()
+        await gateway.reloading.look_again()
         assert await status_at(with_tls, ca_file) == status
         with pytest.raises(ssl.SSLCertVerificationError):
             await status_at(with_tls, before)
@@ -135,6 +135,6 @@ async def test_discover(tmp_path: Path) -> None:
                 accounts={ACCOUNT: {"discover": True, "app_key_file": "app-key"}},
                 discovery={"url": service.url, "allowed_domains": [domain]},
             )
-            await it.gateway.look_again()
+            await it.gateway.reloading.look_again()
             assert (await it.get(account_path())).problem == problem
             assert tuple(one.emulator.counts().total(resource="discovery") for one in services) == lookups
