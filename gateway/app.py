@@ -46,14 +46,14 @@ from gateway.openapi.document import describe
 from gateway.operate import Operations
 from gateway.overload import Overload
 from gateway.ports import Clock, Limiter, State, Upstream
-from gateway.push.hub import Bounds, Hub
+from gateway.push.hub import Hub
 from gateway.reloading import Reloading
 from gateway.shortcut import News, ShortCut
 from gateway.stores.limits import MemoryLimiter
 from gateway.stores.memory import MemoryStore
 from gateway.upstream.accounts import Account, Accounts
 from gateway.upstream.budget import Budget
-from gateway.upstream.protection import Breaker, Protection
+from gateway.upstream.protection import Protection
 from gateway.upstream.session import trusted
 from gateway.upstream.transport import HttpUpstream, fetcher
 
@@ -204,7 +204,7 @@ class Gateway:
             clock=self._clock,
             limiter=limiter,
             observer=self._observer,
-            bounds=lambda: Bounds(self.settings.push.heartbeat_ms / 1000),
+            heartbeat_s=lambda: self.settings.push.heartbeat_ms / 1000,
             random=random.random,
         )
 
@@ -245,9 +245,7 @@ class Gateway:
             sent=usage.sent,
             waiters=lambda: self.exchange.waiting,
             watches=lambda: len(self.hub.watches()),
-            breakers=lambda: {
-                account: state is not Breaker.CLOSED for account, state in self._protection.state().items()
-            },
+            breakers=lambda: {account: state.value for account, state in self._protection.state().items()},
             load=self._load,
             shared=lambda: None if self.cluster is None else self.cluster.seen(),
         )
@@ -258,7 +256,6 @@ class Gateway:
             replicas=lambda: self.replicas,
             reload=self.reloading.status,
             accounts=lambda: self._state.accounts,
-            breakers=lambda: {account: state.value for account, state in self._protection.state().items()},
             watches=self.hub.watches,
             limits=lambda names: self._limits(charging, names),
         )
@@ -278,12 +275,12 @@ class Gateway:
 
     def _load(self) -> Load:
         return Load(
-            self.connections(),
-            self.overload.requests,
-            self.overload.lag_s,
-            lost_lines(self._log),
-            self._clock_jumps,
-            self.overload.lag_max_s,
+            connections=self.connections(),
+            requests=self.overload.requests,
+            lag_s=self.overload.lag_s,
+            lag_max_s=self.overload.lag_max_s,
+            log_lines_lost=lost_lines(self._log),
+            clock_jumps=self._clock_jumps,
         )
 
     def _kept(self, store: MemoryStore) -> Mapping[str, tuple[int, int]]:

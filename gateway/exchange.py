@@ -4,6 +4,8 @@
            → travel → judge         1 verify, 2 locate, 3 admit
                     → charged       4 limit
                     → serve
+                      → held back   a long poll waits, aside, for another answer than its client has
+                      → streaming   a stream begins with the answer
                       → deliver     5 look, 6 plan
                         → wait      7 fly
                           → flight    what another replica has, or is fetching, is not asked for again
@@ -90,6 +92,7 @@ MOVED = Failed(Reason.UPSTREAM_UNREACHABLE)
 _NO_SPAN = nullcontext()
 #: A write and a forwarded read are nobody else's: their answers belong to no generation.
 OWN: Generation = (0, 0)
+_DESCRIBED = ("GET", "HEAD")
 #: A reload changes what is asked of whom; nobody follows more of them than this.
 MAX_MOVES = 3
 
@@ -170,10 +173,12 @@ class Exchange:
     def _described(self, request: Request, trip: Trip) -> Trip:
         """To a client there is one thing more than resources."""
         refusal = trip.result
-        is_unknown = isinstance(refusal, Refusal) and refusal.reason is Reason.UNKNOWN_RESOURCE
-        is_asked = request.path == DESCRIPTION.encode() and request.method in {"GET", "HEAD"}
-        if not (is_unknown and is_asked) or trip.client is None:
+        if not isinstance(refusal, Refusal) or refusal.reason is not Reason.UNKNOWN_RESOURCE:
             return trip
+        if trip.client is None or request.path != DESCRIPTION.encode():
+            return trip
+        if request.method not in _DESCRIBED:
+            return replace(trip, result=replace(refusal, reason=Reason.METHOD_NOT_ALLOWED, allow=_DESCRIBED))
         return replace(trip, result=Described(self._description()))
 
     def full(self, authorization: bytes | None) -> Refusal | None:

@@ -1,4 +1,4 @@
-"""The private listener: health, metrics, usage, and what may be changed while the gateway runs.
+"""The private listener: health, metrics, usage, the live page, and what may be changed meanwhile.
 
 It stands on a network of its own, and is built as if it did not: a browser there can be made to send
 requests by any page. So names it does not know are refused (DNS rebinding), changes take a content type and

@@ -157,7 +157,7 @@ def _delivered(result: Delivered, trip: Trip, request: Request, now: float, wall
         raise AssertionError("an entry was delivered without a grant")
     slot = render(result.entry, grant.view, target)
     if result.how is How.STREAM:
-        return _streamed(trip, _own(trip, request, wall, cache_status=_cache_status(result, now)))
+        return _streamed(trip, _own(trip, request, wall))
     age_s = result.entry.age(now) if target.is_read else None
     own = _own(trip, request, wall, age_s=age_s, cache_status=_cache_status(result, now))
     applied = _APPLIED if result.how is How.WAITED else b""
@@ -215,7 +215,7 @@ def _cache_status(result: Delivered, now: float) -> str:
     entry = result.entry
     status = entry.answer.status
     match result.how:
-        case How.HIT | How.STREAM:
+        case How.HIT:
             return hit_status(entry.fresh_until, now)
         case How.STALE | How.WAITED:
             because = "" if result.instead_of is None else f"; detail={result.instead_of.slug}"
@@ -230,6 +230,8 @@ def _cache_status(result: Delivered, now: float) -> str:
             return f"fwd=bypass; fwd-status={status}"
         case How.WRITE:
             return f"fwd=method; fwd-status={status}"
+        case How.STREAM:
+            raise AssertionError("a stream is no kept answer")
         case _:
             assert_never(result.how)
 

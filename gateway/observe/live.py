@@ -92,7 +92,6 @@ class Sights:
     replicas: Callable[[], int]
     reload: Callable[[], object]
     accounts: Callable[[], Iterable[str]]
-    breakers: Callable[[], Mapping[str, str]]
     watches: Callable[[], Sequence[Watched]]
     limits: Callable[[Collection[str]], Mapping[str, tuple[Limits, Sequence[Left] | None]]]
 
@@ -285,7 +284,7 @@ class Live:
         }
 
     def _accounts(self) -> list[dict[str, object]]:
-        breakers, budgets = self._sights.breakers(), self._metrics.gauges.budgets()
+        breakers, budgets = self._metrics.gauges.breakers(), self._metrics.gauges.budgets()
         return [
             {
                 "name": name,

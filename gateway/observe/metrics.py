@@ -131,9 +131,8 @@ class Gauges:
     """What is looked up when somebody asks: keys by issuer, budgets by account, revocations in force.
 
     `kept` has, for each kind of memory, the bytes that are kept and how many may be; `counts`, for each kind
-    of thing, how many are kept, and `evictions` how many had to make room. `breakers` has, for each account,
-    whether its breaker is open, and `sent` for each client the bytes of bodies. `shared` is None where
-    nothing is.
+    of thing, how many are kept, and `evictions` how many had to make room. `breakers` has how those
+    of accounts stand, and `sent` for each client the bytes of bodies. `shared` is None where nothing is.
     """
 
     flights: Callable[[], int] = int
@@ -147,7 +146,7 @@ class Gauges:
     sent: Callable[[], Mapping[str, int]] = dict
     waiters: Callable[[], int] = int
     watches: Callable[[], int] = int
-    breakers: Callable[[], Mapping[str, bool]] = dict
+    breakers: Callable[[], Mapping[str, str]] = dict
     load: Callable[[], Load] = Load
     shared: Callable[[], Shared | None] = _alone
 
@@ -414,7 +413,7 @@ class Metrics:
             "breaker_open",
             "1 while the account's upstream is left alone, but for a request that tries it now and then",
             "account",
-            self.gauges.breakers(),
+            {account: state != "closed" for account, state in self.gauges.breakers().items()},
         )
         yield _counter(
             "other_session_keys",

@@ -185,7 +185,7 @@ def _read(resource: Resource, *, has_body: bool) -> Iterator[tuple[str, Json]]:
     if is_streamed:
         content[_STREAM] = {"schema": {"type": "string", "description": "server-sent events"}}
     yield "200", {"description": "OK", "headers": head, **({"content": content} if has_body else {})}
-    if is_streamed:
+    if is_streamed and has_body:
         yield "204", {"description": "The chat has ended: there is nothing more to tell."}
     if resource.cache is not None:
         yield "304", {"description": "Not modified", "headers": head}

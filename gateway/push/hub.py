@@ -33,13 +33,6 @@ _Key = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a reload may change: after how many seconds of silence a stream is written a heartbeat."""
-
-    heartbeat_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Watching:
     """One watch, for those who look. `sent_at` is when its newest answer was asked for; `trouble` a slug."""
 
@@ -62,7 +55,7 @@ class Hub:
         clock: Clock,
         limiter: Limiter,
         observer: Observer,
-        bounds: Callable[[], Bounds],
+        heartbeat_s: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
         self.clock = clock
@@ -71,7 +64,8 @@ class Hub:
         self._polls = polls
         self._state = state
         self._limiter = limiter
-        self._bounds = bounds
+        #: After how many seconds of silence a stream is written one; a reload may change it.
+        self._heartbeat_s = heartbeat_s
         self._watches: dict[Chat | None, dict[_Key, Watch]] = {}
         self._streams: dict[OpenStream, None] = {}
         self._long_polls: dict[LongPoll, None] = {}
@@ -240,7 +234,7 @@ class Hub:
     async def _look(self) -> None:
         while self._streams or self._long_polls:
             await asyncio.sleep(LOOK_S)
-            heartbeat_s = self._bounds().heartbeat_s
+            heartbeat_s = self._heartbeat_s()
             for number, stream in enumerate(list(self._streams)):
                 if number % AT_ONCE == AT_ONCE - 1:
                     # Others have their turns.

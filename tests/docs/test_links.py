@@ -51,5 +51,5 @@ def test_each_metric_is_one(page: Path) -> None:
 
 
 def test_links_are_looked_at() -> None:
-    assert "metrics.md#worth-an-alert" in links(Path("docs/operations.md"))
+    assert "metrics.md#worth-a-look" in links(Path("docs/operations.md"))
     assert len(METRICS) > 40

@@ -78,7 +78,6 @@ class Room:
             replicas=lambda: 2,
             reload=lambda: {"ok": True},
             accounts=lambda: ("456", "123"),
-            breakers=lambda: {"123": "open"},
             watches=self._watches,
             limits=self._limits,
         )
@@ -261,6 +260,7 @@ async def test_what_the_process_bears_is_told() -> None:
         waiters=lambda: 5,
         reloads=lambda: Reloads(policies_version=7),
         kept=lambda: {"entries": (10, 100)},
+        breakers=lambda: {"123": "open"},
         load=lambda: Load(connections=8, requests=2, lag_s=0.0015),
         shared=lambda: Shared(up=True, whole=False, replicas=2),
     )

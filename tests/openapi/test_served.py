@@ -36,6 +36,12 @@ def test_a_head_is_without_it(here: Ground) -> None:
     assert (response.status, response.body) == (200, b"")
 
 
+def test_it_can_only_be_read(here: Ground) -> None:
+    response = asked(here, "POST")
+    assert (response.status, response.header("allow")) == (405, "GET, HEAD")
+    assert asked(here, "POST", subject=None).status == 401
+
+
 @pytest.mark.parametrize(
     ("subject", "problem"), [(None, "token-missing"), ("nobody-knows", "no-client")], ids=str
 )

@@ -13,7 +13,7 @@ from gateway.core.push import Stream
 from gateway.core.replies import Reply
 from gateway.observe.logs import logger
 from gateway.observe.observer import Observer
-from gateway.push.hub import Bounds, Hub
+from gateway.push.hub import Hub
 from tests.simulation import Simulation, cache_rule, chat_path, shipped
 
 STREAM = "text/event-stream"
@@ -117,7 +117,7 @@ def hub_of(sim: Simulation) -> Hub:
         clock=sim.clock,
         limiter=sim.limiter,
         observer=Observer(sim.metrics, logger("info", sim.log, sim.clock.wall), sim.usage),
-        bounds=lambda: Bounds(HEARTBEAT_S),
+        heartbeat_s=lambda: HEARTBEAT_S,
         random=lambda: 0.5,
     )
     sim.exchange.watchers = hub
