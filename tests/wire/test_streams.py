@@ -148,7 +148,6 @@ async def test_an_expired_token_ends_it(here: World) -> None:
     async with told(here, chat_path(here.chat(), "/info"), token=token) as it:
         await has(lambda: it.kinds == ["info"])
         await it.follower.ended
-        assert time.time() - expires_at < 1.0
         (problem,) = it.documents("closed")
         assert problem["type"] == "urn:chat-gateway:problem:token-expired"
 
