@@ -114,11 +114,11 @@ SHARED = frozenset({"hit", "stale", "miss", "collapsed", "waited"})
 
 def told(response: Response) -> str:
     """The outcome, as far as a client can tell."""
+    if response.header("x-accel-buffering"):
+        return How.STREAM.value
     status = response.header("cache-status")
     if status is None:
         return "rate-limited" if violated(response) else response.problem or UNTOLD
-    if response.header("x-accel-buffering"):
-        return How.STREAM.value
     if response.header("preference-applied"):
         return How.WAITED.value
     if "hit" in status:
