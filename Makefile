@@ -11,10 +11,10 @@ FUZZ_READY := $(VENV)/.fuzz-ready
 demo: $(READY)
 	$(BIN)/chat-gateway demo $(ARGS)
 
-# Many tests wait for sockets more than they work: four at once, each file in one process, the longest first.
+# Many tests wait for sockets more than they work: five at once, each file in one process, the longest first.
 # Those that drive a browser have a process of their own.
 test: $(READY)
-	$(BIN)/python -W error -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/browser $(ARGS)
+	$(BIN)/python -W error -m pytest --numprocesses 5 --dist loadfile --no-loadscope-reorder --ignore tests/browser $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check gateway tests

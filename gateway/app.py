@@ -139,7 +139,7 @@ class Gateway:
         self.overload = Overload(lambda: self._overload_bounds, clock.now, random.random)
         charging: Limiter = limiter if self.cluster is None else self.cluster.limiter
         self.short_cut = self._short_cut(store, charging) if settings.short_cut else None
-        self._description = described(configuration)
+        self._description: bytes | None = None
         self.exchange = self._exchange(store, charging)
         self.hub = self.exchange.watchers = self._hub(charging)
         sights = self._sights(charging)
@@ -191,7 +191,7 @@ class Gateway:
             replicas=None if self.cluster is None else self.cluster.flights,
             tracer=self._tracer,
             max_wait_s=lambda: self.settings.push.max_wait_s,
-            description=lambda: self._description,
+            description=self._describe,
         )
         if self.cluster is not None:
             self.cluster.join(exchange)
@@ -323,6 +323,14 @@ class Gateway:
 
     # -- what rooms ask, each time anew ------------------------------------------------------------------
 
+    def _describe(self) -> bytes:
+        """The description of the public surface, made for the first who asks: that takes milliseconds."""
+        if self._description is None:
+            said = self.settings
+            policies = self.configuration.policies
+            self._description = describe(policies, said.public_url, said.push.max_wait_s)
+        return self._description
+
     def _owner(self, claims: Claims) -> str:
         client = identify(claims, self._state.policies, lambda _: False)
         return NOBODY if isinstance(client, Refusal) else client.name
@@ -386,7 +394,7 @@ class Gateway:
             self._digest = parts.digest(read)
             self._state = self._state_of(read, self._state.epoch + moved, upstream)
             self._web_config = parts.web_config(read.settings)
-            self._description = described(read)
+            self._description = None
             self._overload_bounds = parts.overload_bounds(read.settings)
         self._news.tell()
         self._show_certificates()
@@ -506,12 +514,6 @@ class Gateway:
 def _new_id() -> str:
     """An id that nobody else has by chance; it is no secret."""
     return f"{random.getrandbits(64):016x}"
-
-
-def described(configuration: Configuration) -> bytes:
-    """The description of the public surface. It takes milliseconds to make."""
-    said = configuration.settings
-    return describe(configuration.policies, said.public_url, said.push.max_wait_s)
 
 
 def _tracer(environ: Mapping[str, str]) -> Traces | None:

@@ -6,14 +6,11 @@ a test printed, logged, or says when it fails is searched for what must never le
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gc
-import importlib
 import os
 import sys
 from collections.abc import Generator
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -25,8 +22,8 @@ from tests.canary import seen
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# To read the system's certificates is half of what it takes to make a gateway, and a test makes many. Processes
-# do without: nobody whom the system trusts is asked.
+# To read the system's certificates is half of what it takes to make a gateway, and a test makes many.
+# Processes do without: nobody whom only the system trusts is asked.
 httpx2.create_ssl_context = functools.lru_cache(httpx2.create_ssl_context)
 os.environ["SSL_CERT_FILE"] = os.devnull
 
@@ -44,19 +41,6 @@ FIRST = (
     *("tests/road/test_short_cut_second.py", "tests/road/test_schedules.py", "tests/wire/test_reload.py"),
     *("tests/wire/test_settings.py", "tests/shared/test_schedules.py", "tests/hostile/test_bytes_first.py"),
 )
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Processes that start at once each compile a share of the tests, and find the rest compiled."""
-    share = getattr(session.config, "workerinput", {"workerid": "gw0", "workercount": 1})
-    if share["workercount"] == 1:
-        return
-    root = session.config.rootpath
-    files = sorted(Path(__file__).parent.rglob("test_*.py"))
-    for file in files[int(share["workerid"].removeprefix("gw")) :: share["workercount"]]:
-        # What is wrong with it is told by the one who collects it.
-        with contextlib.suppress(Exception, pytest.skip.Exception):
-            importlib.import_module(".".join(file.relative_to(root).with_suffix("").parts))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

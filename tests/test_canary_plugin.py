@@ -51,6 +51,7 @@ def run(folder: Path, spelled: str, way: str) -> subprocess.CompletedProcess[str
         str(folder / "no.ini"),
         "-p",
         "tests.conftest",
+        "--disable-plugin-autoload",
         "-rs",
         str(test),
     ]

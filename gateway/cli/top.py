@@ -8,11 +8,12 @@ import contextlib
 import os
 import queue
 import select
+import signal
 import sys
 import termios
 import threading
 import tty
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
@@ -68,11 +69,14 @@ def _show(console: Console, listener: PrivateListener) -> None:
     # It waits for the gateway, where nothing wakes it; it ends with the process.
     threading.Thread(target=_listen, args=(listener, told), daemon=True).start()
     first = figures(_taken(told))
-    with _keys(), Live(first, console=console, screen=True, auto_refresh=False) as live:
-        live.refresh()
-        while not _is_quit():
-            if not told.empty():
-                live.update(figures(_taken(told)), refresh=True)
+    with _interrupts() as is_interrupted:
+        with _keys(), Live(first, console=console, screen=True, auto_refresh=False) as live:
+            live.refresh()
+            while not (_is_quit() or is_interrupted()):
+                if not told.empty():
+                    live.update(figures(_taken(told)), refresh=True)
+        if is_interrupted():
+            raise KeyboardInterrupt
 
 
 def _told(listener: PrivateListener) -> Generator[Now, None, None]:
@@ -103,6 +107,17 @@ def _taken(told: _Told) -> Now:
     if isinstance(now, BaseException):
         raise now
     return now
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed. Amid something that is written it would leave the screen as it is."""
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -117,10 +117,11 @@ def real_size(value: object) -> int:
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
 )
 
 
-@given(st.dictionaries(st.text(), json_values))
+@given(st.dictionaries(st.text(), json_values, max_size=5))
 def test_sizes(members: dict[str, object]) -> None:
     least = sum(map(real_size, members.values()))
     assert least <= size_of(members.values()) <= least + 100 * (1 + json.dumps(members).count(","))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from gateway.core.limits import DAY_S
@@ -111,19 +111,25 @@ def schedules(draw: st.DrawFn) -> tuple[Options, list[Step]]:
     return draw(OPTIONS), warm + [step(each) for each in draw(STEPS)]
 
 
+#: What is drawn next is much like what was drawn before: of many short runs each begins anew.
+RUNS = 10
+
+
 def proven(half: str) -> None:
-    """Three times as many schedules as there are examples; each half has its own."""
+    """Half of three times as many schedules as there are examples; each half has its own."""
     told: Counter[str] = Counter()
 
     def same(schedule: tuple[Options, list[Step]]) -> None:
         both(*schedule, told)
 
-    # What is drawn comes of the name.
-    same.__name__ += f"_{half}"
-    settings(max_examples=3 * settings().max_examples)(given(schedules())(same))()
+    some = settings(max_examples=3 * settings().max_examples // (2 * RUNS))
+    for run in range(RUNS):
+        test = some(given(schedules())(same))
+        # Left alone, the ordinary run draws by the source of `same`, which is that of all runs.
+        (seed(f"{half} {run}")(test) if settings().derandomize else test)()
     # Or it would prove nothing.
     assert min(told[way] for way in ("recall", "answer")) > 500, told
-    assert min(told[each] for each in ("200", "304", "404", "after refresh", "pipelined", "limited")) > 100, (
+    assert min(told[each] for each in ("200", "304", "404", "after refresh", "pipelined", "limited")) > 40, (
         told
     )
     assert min(told[f"of {each.name}"] for each in CLIENTS) > 10, told

@@ -292,7 +292,8 @@ class Run:
         return [peer for peers in self.peers for peer in peers]
 
     async def _record(self) -> Seen:
-        await asyncio.sleep(100)
+        # A crowd of writes that came at once takes minutes.
+        await asyncio.sleep(1_000)
         it = self.it
         assert it.metrics.crashes == 0
         return {

@@ -179,18 +179,18 @@ HALVES = {
 }
 
 
-@pytest.mark.parametrize("listener", ["public", "private"])
 @pytest.mark.parametrize("half", HALVES)
-def test_whoever_lingers_is_not_waited_for(tmp_path: Path, listener: str, half: str) -> None:
-    with gateway(tmp_path, drain_delay_s=0, drain_s=1) as it:
-        host, port = getattr(it, listener).split(":")
-        with socket.create_connection((host, int(port)), PATIENCE_S) as lingering:
+def test_whoever_lingers_is_not_waited_for(tmp_path: Path, half: str) -> None:
+    with gateway(tmp_path, drain_delay_s=0, drain_s=1) as it, contextlib.ExitStack() as stack:
+        for listener in (it.public, it.private):
+            host, port = listener.split(":")
+            lingering = stack.enter_context(socket.create_connection((host, int(port)), PATIENCE_S))
             lingering.sendall(HALVES[half].replace(b"%s", it.stage.admin_token.encode()))
             # Whoever is answered after him came after him.
-            status_of(getattr(it, listener), "/healthz")
-            began = time.monotonic()
-            it.process.send_signal(TERM)
-            code, over, events = it.end()
+            status_of(listener, "/healthz")
+        began = time.monotonic()
+        it.process.send_signal(TERM)
+        code, over, events = it.end()
         assert (code, events[-1]) == (0, "stopped")
         assert over - began < 1 + SLACK_S
 
@@ -198,8 +198,7 @@ def test_whoever_lingers_is_not_waited_for(tmp_path: Path, listener: str, half: 
 # -- at once -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("first", [TERM, INT])
-@pytest.mark.parametrize("second", [TERM, INT])
+@pytest.mark.parametrize(("first", "second"), [(TERM, INT), (INT, TERM)])
 def test_a_second_signal_in_the_drain_ends_it_at_once(tmp_path: Path, first: int, second: int) -> None:
     with gateway(tmp_path, drain_delay_s=0, drain_s=LONG_S) as it, contextlib.closing(it.asked()):
         it.process.send_signal(first)
