@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ STOP_S = 4.0
 #: What runs our own commands.
 OURS = (sys.executable, "-m", "gateway")
 _PR_SET_PDEATHSIG = 1
+#: Below what Linux gives to connections that go out.
+_PORTS = range(20_000, 32_000)
 
 
 class DidNotStart(Exception):
@@ -25,10 +28,16 @@ class DidNotStart(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody uses now."""
+    """Ports of the loopback address that nobody uses now, nor gets meanwhile who asks for any port."""
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in taken]
+        for port in random.sample(_PORTS, len(_PORTS)):
+            if len(found) == count:
+                break
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+    return found
 
 
 class Child:

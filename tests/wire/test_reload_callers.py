@@ -39,7 +39,7 @@ from tests.support import (
 pytestmark = pytest.mark.anyio
 
 #: Of the upstream: long enough for a reload.
-LATENCY_S = 0.15
+LATENCY_S = 0.3
 MOVED_URL = "https://moved.example/here"
 
 
