@@ -131,11 +131,11 @@ class Listener:
         return Response(sent[0]["status"], headers, b"".join(part.get("body", b"") for part in sent[1:]))
 
     @contextlib.asynccontextmanager
-    async def on_a_socket(self) -> AsyncIterator[tuple[str, int]]:
-        """Its address, while the block runs."""
+    async def on_a_socket(self, **said: Any) -> AsyncIterator[tuple[str, int]]:
+        """Its address, while the block runs. `said` is for uvicorn."""
         bound = bind("127.0.0.1", 0)
-        config = uvicorn.Config(self.app, http="httptools", ws="none", lifespan="off", log_config=None)
-        server = uvicorn.Server(config)
+        said = {"http": "httptools", "ws": "none", "lifespan": "off", "log_config": None, **said}
+        server = uvicorn.Server(uvicorn.Config(self.app, **said))
         # Else it would take the process's signals.
         serving = asyncio.create_task(server._serve([bound]))
         try:

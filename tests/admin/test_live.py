@@ -10,11 +10,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 import gateway.admin
 from gateway.edge.operators import operators
-from gateway.edge.server import bind
 from tests.admin.listener import GOOD, TOKEN, Listener, Reading
 from tests.support import PATIENCE_S
 
@@ -90,29 +88,11 @@ async def test_one_reader_too_many_is_told_so() -> None:
     assert response.json() == {"error": "There are readers enough, or the gateway ends."}
 
 
-@contextlib.asynccontextmanager
-async def operated(reader: Reading) -> AsyncIterator[tuple[str, int]]:
+def operated(reader: Reading) -> contextlib.AbstractAsyncContextManager[tuple[str, int]]:
     """The listener as it is shipped, on a socket, while the block runs."""
-    bound = bind("127.0.0.1", 0)
-    config = uvicorn.Config(
-        Listener(reader=reader).app,
-        http=operators(),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        timeout_keep_alive=IDLE_S,  # type: ignore[arg-type]  # it only waits so long
-        timeout_graceful_shutdown=1,
+    return Listener(reader=reader).on_a_socket(
+        http=operators(), timeout_keep_alive=IDLE_S, timeout_graceful_shutdown=1
     )
-    server = uvicorn.Server(config)
-    # Else it would take the process's signals.
-    serving = asyncio.create_task(server._serve([bound]))
-    try:
-        while not server.started:  # noqa: ASYNC110 - uvicorn tells of its start by an attribute only
-            await asyncio.sleep(0.002)
-        yield bound.getsockname()[:2]
-    finally:
-        server.should_exit = True
-        await serving
 
 
 async def now_and_then(many: int) -> AsyncIterator[bytes]:

@@ -198,7 +198,8 @@ def test_whoever_lingers_is_not_waited_for(tmp_path: Path, half: str) -> None:
 # -- at once -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("first", "second"), [(TERM, INT), (INT, TERM)])
+@pytest.mark.parametrize("first", [TERM, INT])
+@pytest.mark.parametrize("second", [TERM, INT])
 def test_a_second_signal_in_the_drain_ends_it_at_once(tmp_path: Path, first: int, second: int) -> None:
     with gateway(tmp_path, drain_delay_s=0, drain_s=LONG_S) as it, contextlib.closing(it.asked()):
         it.process.send_signal(first)
